@@ -1,0 +1,1 @@
+"""HTTP only: the application, its routes and its problem documents."""

@@ -1,0 +1,1 @@
+"""The `whence` command: one thin module per group of subcommands."""

@@ -1,0 +1,1 @@
+"""Is the ranking right? Methods and measurements, offline."""

@@ -1,0 +1,1 @@
+"""Offline: a corpus and a model in, an index folder out."""

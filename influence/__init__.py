@@ -1,0 +1,1 @@
+"""Numerics and the index format: capture, projection, curvature, whitening, store."""

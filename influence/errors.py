@@ -1,0 +1,82 @@
+"""Every error Whence raises on purpose: one sentence on what happened, one on what to do.
+
+    AttributionError
+    ├── InvalidInput            the caller sent something that cannot be attributed
+    │   ├── CorpusError         a corpus, or one record of it, cannot be read
+    │   ├── QueryTooLong        prompt + response exceed the model's context
+    │   └── UnknownLayers       a layer pattern matches nothing
+    ├── NotFound                a document or index that does not exist
+    ├── ModelUnavailable        a model folder cannot be loaded
+    ├── IndexUnavailable        an index cannot be opened
+    │   ├── IndexCorrupt        a file is missing, truncated or altered
+    │   ├── IndexTooNew         written by a newer format version
+    │   └── IndexMismatch       built from another model or tokenizer
+    ├── BuildConflict           an unfinished build with other settings is in the way
+    ├── StorageFull             the disk is full, or the folder cannot be written
+    └── NumericalError          a gradient or a covariance is not finite
+
+Importing this module loads neither torch nor faiss.
+"""
+
+
+class AttributionError(Exception):
+    """Base of every error raised on purpose; its message is fit for the person who asked."""
+
+
+class InvalidInput(AttributionError):
+    """The caller sent something that cannot be attributed."""
+
+
+class CorpusError(InvalidInput):
+    """A corpus, or one record of it, cannot be read; the message names file and line."""
+
+
+class QueryTooLong(InvalidInput):
+    """Prompt and response together exceed the model's context."""
+
+
+class UnknownLayers(InvalidInput):
+    """A layer pattern matches no layer of the model."""
+
+
+class NotFound(AttributionError):
+    """A document or an index that does not exist."""
+
+
+class ModelUnavailable(AttributionError):
+    """A model folder cannot be loaded."""
+
+
+class IndexUnavailable(AttributionError):
+    """An index cannot be opened."""
+
+
+class IndexCorrupt(IndexUnavailable):
+    """A file that the manifest lists is missing, truncated or altered."""
+
+
+class IndexTooNew(IndexUnavailable):
+    """The index was written by a newer format version than this program reads."""
+
+
+class IndexMismatch(IndexUnavailable):
+    """The index was built from a model other than the one now loaded."""
+
+    def __init__(self, *, index_dir: str, built_with: str, loaded: str) -> None:
+        super().__init__(
+            f"The index in {index_dir} was built from model {built_with}, but {loaded} is loaded; "
+            "their gradients cannot be compared. Load the model of the index, or rebuild the index "
+            f"with `whence index CORPUS --model {loaded} --out {index_dir}`."
+        )
+
+
+class BuildConflict(AttributionError):
+    """An unfinished build with other settings is in the way."""
+
+
+class StorageFull(AttributionError):
+    """The disk is full, or the folder cannot be written."""
+
+
+class NumericalError(AttributionError):
+    """A gradient or a covariance is not finite."""

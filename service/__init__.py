@@ -1,0 +1,1 @@
+"""Attribution as a job: schemas, settings, engine, search."""
