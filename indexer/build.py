@@ -1,0 +1,169 @@
+"""Build an index: survey the corpus, fit the basis, log every passage in shards, publish.
+
+Each stage leaves its result in the staging folder, whole or not at all, so a build that was killed
+continues after its last finished shard and ends with the same bytes.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from indexer.corpus import read_corpus
+from indexer.fit import Fitted, fit_basis
+from indexer.owners import OWNERS, sum_owners
+from indexer.progress import Reporter
+from indexer.shards import log_shards
+from indexer.survey import Survey, survey_corpus
+from influence.atomic import write_bytes
+from influence.basis import load_basis, save_basis
+from influence.encoder import GradientEncoder
+from influence.layers import coverage, select_layers
+from influence.manifest import (
+    FORMAT_VERSION,
+    CorpusIdentity,
+    CoverageEntry,
+    FitEntry,
+    IndexSettings,
+    LayerEntry,
+    Manifest,
+    ModelIdentity,
+)
+from influence.model import LoadedModel
+from influence.staging import (
+    SHARD_RECORDS,
+    Staging,
+    make_current,
+    plan_sha256,
+    published_version,
+)
+
+BASIS = "basis.safetensors"
+FIT_RECORD = f"{SHARD_RECORDS}/fit.json"
+
+
+def build_index(
+    corpus: str,
+    loaded: LoadedModel,
+    index_dir: Path,
+    settings: IndexSettings,
+    *,
+    reporter: Reporter,
+    skip_bad_records: bool = False,
+    restart: bool = False,
+) -> str:
+    """Build the index of a corpus, or continue a build that was interrupted.
+
+    Args:
+        corpus: A file, a folder or a dataset (`indexer.corpus.read_corpus`).
+        loaded: The model that was trained on it.
+        index_dir: The index folder.
+        settings: Everything that changes a score.
+        reporter: Told how far the work is.
+        skip_bad_records: Count and skip records that cannot be read, instead of stopping.
+        restart: Throw away an unfinished build in the folder.
+
+    Returns:
+        The name of the published version.
+
+    Raises:
+        CorpusError: The corpus is empty or a record of it cannot be read.
+        BuildConflict: The folder holds an unfinished build with other settings.
+        StorageFull: The disk is full or the folder cannot be written.
+        NumericalError: No passage has a finite gradient.
+    """
+    settings = settings.model_copy(
+        update={"max_length": min(settings.max_length, loaded.context_length)}
+    )
+    survey = survey_corpus(
+        corpus,
+        loaded.tokenizer,
+        max_length=settings.max_length,
+        fit_passages=settings.fit_passages,
+        seed=settings.seed,
+        skip_bad_records=skip_bad_records,
+        reporter=reporter,
+    )
+    model = ModelIdentity(
+        name=loaded.name,
+        weights_sha256=loaded.weights_sha256,
+        tokenizer_sha256=loaded.tokenizer_sha256,
+        dtype="bfloat16" if loaded.dtype == "bfloat16" else "float32",
+    )
+    identity = CorpusIdentity(
+        name=Path(corpus).name,
+        fingerprint=survey.fingerprint,
+        documents=survey.documents,
+        passages=survey.passages,
+        tokens=survey.tokens,
+        target_tokens=survey.target_tokens,
+    )
+    plan = {
+        "format_version": FORMAT_VERSION,
+        "model": model.model_dump(),
+        "corpus": identity.model_dump(),
+        "settings": settings.model_dump(mode="json"),
+    }
+    if done := published_version(index_dir, plan):
+        reporter.note(f"This very index is already built: version {done}.")
+        make_current(index_dir, done)
+        return done
+    staging = Staging.open(index_dir, plan, restart=restart)
+    fitted = _fit(staging, loaded, survey, settings, reporter)
+    documents = read_corpus(corpus, skip_bad_records=skip_bad_records)
+    with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
+        encoder = GradientEncoder(loaded, fitted.basis)
+        logged = log_shards(staging, encoder, documents, settings, advance)
+    sum_owners(staging, logged.shards)
+    covered = coverage(loaded.model, select_layers(loaded.model, settings.layers))
+    manifest = Manifest(
+        plan_sha256=plan_sha256(plan),
+        model=model,
+        corpus=identity,
+        settings=settings,
+        vector_dims=fitted.basis.vector_dims,
+        coordinates=fitted.basis.coordinates,
+        sketch_noise=fitted.basis.sketch.noise,
+        rows=sum(shard.rows for shard in logged.shards),
+        shards=logged.shards,
+        layers=fitted.layers,
+        coverage=CoverageEntry(**asdict(covered)),
+        fit=fitted.entry,
+        left_out_passages=logged.left_out,
+        padding_share=logged.padding_share,
+        files=staging.describe_files(logged.shards, [BASIS, OWNERS]),
+    )
+    version = staging.publish(manifest)
+    reporter.note(
+        f"Published version {version}: {manifest.rows} passages of {identity.documents} documents."
+    )
+    return version
+
+
+def _fit(
+    staging: Staging,
+    loaded: LoadedModel,
+    survey: Survey,
+    settings: IndexSettings,
+    reporter: Reporter,
+) -> Fitted:
+    """The basis, from the staging folder where an earlier run left it there."""
+    if not staging.has(FIT_RECORD):
+        fitted = fit_basis(
+            loaded, survey.sample, settings, spool=staging.directory / "spool", reporter=reporter
+        )
+        with staging.file(BASIS) as temporary:
+            save_basis(fitted.basis, temporary)
+        record = {
+            "layers": [layer.model_dump() for layer in fitted.layers],
+            "entry": fitted.entry.model_dump(),
+        }
+        write_bytes(staging.directory / FIT_RECORD, json.dumps(record).encode())
+    # Also after a fresh fit the basis is read back, so that a resumed build sees the same bits.
+    record = json.loads((staging.directory / FIT_RECORD).read_bytes())
+    layers = tuple(LayerEntry(**layer) for layer in record["layers"])
+    basis = load_basis(
+        staging.directory / BASIS,
+        settings.model_dump(),
+        [{"name": layer.name, "leader": layer.leader} for layer in layers],
+    )
+    return Fitted(basis, layers, FitEntry(**record["entry"]))

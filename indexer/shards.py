@@ -1,0 +1,161 @@
+"""Log the vectors of every passage, shard by shard (`influence.staging`).
+
+Within a shard passages travel in batches of similar length, and their vectors return to the order
+of the corpus. A shard that an earlier run finished is passed over.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from indexer.batches import batches
+from indexer.progress import Advance
+from influence.documents import Document
+from influence.encoder import GradientEncoder
+from influence.manifest import IndexSettings, Shard
+from influence.staging import PassageRow, Staging
+from influence.tokens import Passage, document_passages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What was logged: the shards, the passages left out with the reason, the padding."""
+
+    shards: tuple[Shard, ...]
+    left_out: tuple[str, ...]
+    padding_share: float
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A passage on its way, with its document where the passage is the first of it."""
+
+    passage: Passage
+    document: Document | None
+
+
+def log_shards(
+    staging: Staging,
+    encoder: GradientEncoder,
+    documents: Iterator[Document],
+    settings: IndexSettings,
+    advance: Advance,
+) -> Logged:
+    """Write every shard that is not there yet.
+
+    Args:
+        staging: The build.
+        encoder: Model and basis.
+        documents: The corpus from its beginning.
+        settings: Sizes of passages, batches and shards.
+        advance: Told the tokens done.
+    """
+    shards: list[Shard] = []
+    left_out: list[str] = []
+    computed = real = 0
+    items = _items(documents, encoder.loaded.tokenizer, settings.max_length)
+    while shard := list(islice(items, settings.shard_passages)):
+        number = len(shards)
+        if staging.shard_rows(number) is None:
+            _log_shard(staging, number, shard, encoder, settings, advance)
+        else:
+            advance(sum(len(item.passage.tokens) for item in shard))
+        record = staging.shard_record(number)
+        shards.append(Shard(name=f"{number:05d}", rows=record["rows"]))
+        left_out += record["left_out"]
+        computed += record["computed_tokens"]
+        real += record["real_tokens"]
+    padding_share = 1 - real / computed if computed else 0.0
+    return Logged(tuple(shards), tuple(left_out), padding_share)
+
+
+def _items(documents: Iterator[Document], tokenizer: Any, max_length: int) -> Iterator[_Item]:
+    for document in documents:
+        first = True
+        for passage in document_passages(document, tokenizer, max_length=max_length):
+            yield _Item(passage, document if first else None)
+            first = False
+
+
+def _log_shard(
+    staging: Staging,
+    number: int,
+    shard: Sequence[_Item],
+    encoder: GradientEncoder,
+    settings: IndexSettings,
+    advance: Advance,
+) -> None:
+    passages = [item.passage for item in shard]
+    vectors = np.zeros((len(passages), encoder.basis.vector_dims), dtype=np.float32)
+    losses = np.zeros(len(passages))
+    computed = real = 0
+    for group in batches(passages, token_budget=settings.batch_tokens):
+        for part in _encode(encoder, passages, group):
+            vectors[part.rows] = part.vectors
+            losses[part.rows] = part.losses
+        lengths = [len(passages[i].tokens) for i in group]
+        computed += len(lengths) * max(lengths)
+        real += sum(lengths)
+        advance(sum(lengths))
+    usable = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1) > 0)
+    left_out = [
+        f"{passages[i].id}: its gradient is {_why(vectors[i])}" for i in np.flatnonzero(~usable)
+    ]
+    for line in left_out:
+        log.warning("left out: %s", line)
+    rows = [
+        PassageRow(
+            passages[i].document_id,
+            passages[i].number,
+            passages[i].start,
+            passages[i].end,
+            sum(passages[i].tokens.targets),
+            float(losses[i]),
+        )
+        for i in np.flatnonzero(usable)
+    ]
+    staging.write_shard(
+        number,
+        vectors[usable],
+        rows,
+        [item.document for item in shard if item.document is not None],
+        {"left_out": left_out, "computed_tokens": computed, "real_tokens": real},
+    )
+
+
+def _why(vector: np.ndarray) -> str:
+    return "zero" if np.isfinite(vector).all() else "not finite"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Vectors and losses of some rows of a shard."""
+
+    rows: list[int]
+    vectors: np.ndarray
+    losses: np.ndarray
+
+
+def _encode(
+    encoder: GradientEncoder, passages: Sequence[Passage], group: list[int]
+) -> Iterator[_Part]:
+    """Encode a batch; where memory does not suffice, its halves."""
+    try:
+        encoded = encoder.encode([passages[i].tokens for i in group])
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        out_of_memory = not isinstance(error, RuntimeError) or "memory" in str(error).lower()
+        if not out_of_memory or len(group) == 1:
+            raise
+        log.warning("out of memory with %d passages in a batch; trying halves", len(group))
+        middle = len(group) // 2
+        yield from _encode(encoder, passages, group[:middle])
+        yield from _encode(encoder, passages, group[middle:])
+        return
+    yield _Part(group, encoded.vectors.cpu().numpy(), encoded.losses.cpu().numpy())

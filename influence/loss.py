@@ -1,0 +1,106 @@
+"""The loss of a causal language model, summed over target tokens, without whole logits.
+
+``L(z) = -Σ_t log p(x_t | x_<t)``. The logits of all target rows would be ``[n, V]``: 400 MB in
+float32 for 2,048 rows of a 49k vocabulary, and as much again for their gradient. So the head is
+applied to a few hundred rows at a time, and the gradient in the hidden states is computed in the
+same visit: ``dL_t/dh = (softmax(z_t) - onehot(x_t)) W``. The head's own weight gets no gradient.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from influence.layers import output_head
+
+ROWS_PER_CHUNK = 512  # below about 256 rows the products with the vocabulary lose their speed
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """``logits = cap(scale * (h Wᵀ + b))`` with ``cap(z) = softcap * tanh(z / softcap)``."""
+
+    weight: Tensor  # [V, d]
+    bias: Tensor | None  # [V]
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module, *, dtype: torch.dtype) -> "OutputHead":
+        """The head of a transformers causal language model, in the dtype of the products."""
+        head = output_head(model)
+        if head is None or not isinstance(head.weight, Tensor):
+            raise ValueError(
+                f"{type(model).__name__} declares no output head; give a causal language model."
+            )
+        config: Any = model.config
+        scale = float(getattr(config, "logit_scale", None) or 1.0)
+        scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        bias = getattr(head, "bias", None)
+        return cls(
+            weight=head.weight.detach().to(dtype),
+            bias=None if bias is None else bias.detach(),
+            scale=scale,
+            softcap=getattr(config, "final_logit_softcapping", None),
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[n, d]`` -> ``[n, V]`` in float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight).float()
+        if self.bias is not None:
+            logits += self.bias
+        if self.scale != 1.0:
+            logits *= self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits.div_(self.softcap)).mul_(self.softcap)
+        return logits
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Negative log-likelihood of each row; the gradient in ``hidden`` is made on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, target: Tensor, head: OutputHead) -> Tensor:
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden)
+        for start in range(0, len(hidden), ROWS_PER_CHUNK):
+            rows = slice(start, start + ROWS_PER_CHUNK)
+            logits = head.logits(hidden[rows])  # [n, V]
+            wanted = target[rows, None]
+            log_z = logits.logsumexp(dim=1, keepdim=True)
+            losses[rows] = (log_z - logits.gather(1, wanted)).squeeze(1)
+            slope = None if head.softcap is None else 1 - (logits / head.softcap).square()
+            residual = logits.sub_(log_z).exp_()  # softmax, in place: the only [n, V] array
+            residual.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=residual.dtype))
+            if slope is not None:
+                residual *= slope
+            with torch.autocast(hidden.device.type, enabled=False):
+                product = residual.to(head.weight.dtype) @ head.weight
+            gradient[rows] = product.to(gradient.dtype)
+        if head.scale != 1.0:
+            gradient *= head.scale
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0][:, None].to(gradient.dtype), None, None
+
+
+def token_losses(hidden: Tensor, target: Tensor, head: OutputHead) -> Tensor:
+    """Negative log-likelihood of each target, in nats, differentiable in ``hidden`` alone.
+
+    Args:
+        hidden: Last hidden states of the rows that predict a target, ``[n, d]``.
+        target: The predicted token ids, ``[n]``.
+        head: The output head; frozen.
+
+    Returns:
+        ``-log p(target)`` of each row, ``[n]``, float32.
+    """
+    losses = _TokenLosses.apply(hidden, target, head)
+    assert isinstance(losses, Tensor)
+    return losses

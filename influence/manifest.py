@@ -1,0 +1,169 @@
+"""`manifest.json`: what an index was built from, what it holds, and the sha256 of every file.
+
+It carries every setting that changes a score and nothing that only changes a deployment, and no
+time or host: the same inputs give the same bytes.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from influence.errors import IndexCorrupt, IndexTooNew
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelIdentity(_Frozen):
+    """The model whose gradients these are."""
+
+    name: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    dtype: Literal["float32", "bfloat16"] = Field(description="Precision of the matrix products.")
+
+
+class CorpusIdentity(_Frozen):
+    """The corpus, counted."""
+
+    name: str
+    fingerprint: str = Field(description="sha256 over the documents in their order.")
+    documents: int
+    passages: int
+    tokens: int
+    target_tokens: int = Field(description="Tokens that carry loss.")
+
+
+class IndexSettings(_Frozen):
+    """Every setting that changes a score."""
+
+    rank: int = Field(64, ge=1, description="Projected width of each side of each layer.")
+    dims: int = Field(16_384, ge=8, description="Numbers of a stored vector.")
+    hessian: Literal["ekfac", "identity"] = "ekfac"
+    damping: float = Field(0.1, gt=0, description="c: fraction of a layer's mean eigenvalue.")
+    joint_damping: float = Field(1.0, gt=0, description="c₂; infinity: no joint whitening.")
+    layers: tuple[str, ...] = Field(("*",), description="Patterns of the attributed layers.")
+    max_length: int = Field(512, ge=2, description="Most tokens of a passage.")
+    seed: int = 0
+    fit_passages: int = Field(320, ge=1, description="Sampled passages for the curvature.")
+    fit_tokens: int = Field(16_384, ge=1, description="Tokens of these for the covariances.")
+    batch_tokens: int = Field(1024, ge=1, description="Tokens of a batch, padding included.")
+    shard_passages: int = Field(512, ge=1, description="Rows of a shard, the unit of resuming.")
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class LayerEntry(_Frozen):
+    """One attributed layer of the basis."""
+
+    name: str
+    leader: str = Field(description="First layer that reads the same input; owns the stored P_in.")
+    d_in: int
+    d_out: int
+    r_in: int
+    r_out: int
+    share_kept_in: float = Field(description="Of the trace of E[a aᵀ], by the kept subspace.")
+    share_kept_out: float = Field(description="Of the trace of E[g gᵀ], by the kept subspace.")
+
+
+class CoverageEntry(_Frozen):
+    """What is attributed and what is not (`influence.layers.Coverage`)."""
+
+    share_of_linear: float
+    share_of_all: float
+    left_out: dict[str, int]
+
+
+class FitEntry(_Frozen):
+    """What the curvature was fitted on."""
+
+    passages: int
+    covariance_passages: int
+    covariance_tokens: int
+    share_of_curvature: float = Field(
+        description="Trace-weighted share of Kronecker curvature that the ranks keep."
+    )
+    joint_rank: int = Field(description="Rank of the joint covariance; 0 where it is off.")
+
+
+class Calibration(_Frozen):
+    """Best robust z-scores of answers that come from no document, sorted (`service.confidence`)."""
+
+    null_best_z: tuple[float, ...] = ()
+
+
+class Shard(_Frozen):
+    """A run of rows under one number."""
+
+    name: str
+    rows: int
+
+
+class FileEntry(_Frozen):
+    """Size and content of one file of the version."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(_Frozen):
+    """See the module."""
+
+    format_version: int = FORMAT_VERSION
+    plan_sha256: str = Field(description="Of everything that decides the bytes of this index.")
+    model: ModelIdentity
+    corpus: CorpusIdentity
+    settings: IndexSettings
+    vector_dims: int = Field(description="Numbers of a stored vector: min(dims, coordinates).")
+    coordinates: int = Field(description="Projected coordinates before the sketch.")
+    sketch_noise: float = Field(description="What the sketch adds to a cosine; 0: not sketched.")
+    rows: int
+    shards: tuple[Shard, ...]
+    layers: tuple[LayerEntry, ...]
+    coverage: CoverageEntry
+    fit: FitEntry
+    left_out_passages: tuple[str, ...] = Field(
+        (), description="Passages without a usable gradient, and why."
+    )
+    padding_share: float = Field(0.0, description="Share of the computed tokens that was padding.")
+    calibration: Calibration = Calibration()
+    measured: dict[str, float] = Field(default_factory=dict, description="Quality, once measured.")
+    files: dict[str, FileEntry]
+
+    @property
+    def is_sketched(self) -> bool:
+        """Whether the vectors hold sums of coordinates rather than coordinates."""
+        return self.sketch_noise > 0
+
+    def to_bytes(self) -> bytes:
+        """The bytes of `manifest.json`."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Parse a manifest.
+
+    Raises:
+        IndexTooNew: Written by a newer format.
+        IndexCorrupt: Missing, or not a manifest.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+        version = raw["format_version"]
+        if version > FORMAT_VERSION:
+            raise IndexTooNew(
+                f"{path} has format version {version}, and this program reads up to "
+                f"{FORMAT_VERSION}. Upgrade Whence, or build the index again with this version."
+            )
+        return Manifest.model_validate(raw)
+    except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
+        raise IndexCorrupt(
+            f"{path} is missing or is no manifest ({type(error).__name__}). Restore it from a "
+            "backup, or build the index again."
+        ) from error

@@ -1,0 +1,195 @@
+"""Load a causal language model with its tokenizer, and fingerprint both.
+
+Two programs may compare gradients only if weights and tokenizer are the same; the sha256 of the
+files says so. Weights are read from safetensors, never from pickle.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+
+from influence.errors import InvalidInput, ModelUnavailable
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for gradients.
+
+    Attributes:
+        model: In evaluation mode, on ``device``. With dtype ``bfloat16`` the linear layers hold
+            bfloat16 weights and everything else, the residual stream included, stays float32.
+        tokenizer: Its fast tokenizer.
+        name: Where it came from, as given.
+        weights_sha256: Over the weight files, in the order of their names.
+        tokenizer_sha256: Over the tokenizer as it is serialised, chat template included.
+        context_length: Most tokens the model takes.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    device: torch.device
+    dtype: str
+    context_length: int
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the matrix products, as a context."""
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"
+        )
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """Dtype of the operands of matrix products."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        InvalidInput: A device that this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise InvalidInput(f"{device!r} is no device. Use auto, cpu or cuda.") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput(f"No CUDA device is visible, but {device} was asked for. Use cpu.")
+    return resolved
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> str:
+    """``auto`` is float32 on a CPU and bfloat16 on a GPU.
+
+    Raises:
+        InvalidInput: Neither auto, float32 nor bfloat16.
+    """
+    if dtype == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise InvalidInput(f"{dtype!r} is no dtype that is supported. Use auto or {DTYPES}.")
+    return dtype
+
+
+def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load a transformers causal language model.
+
+    Args:
+        model: A folder, or a name that transformers can resolve.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        dtype: ``auto``, ``float32`` or ``bfloat16``.
+
+    Raises:
+        ModelUnavailable: The folder or name holds no such model.
+        InvalidInput: An unknown device or dtype.
+    """
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    name = str(model)
+    try:
+        config = AutoConfig.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"No causal language model with safetensors weights could be loaded from {name}: "
+            f"{str(error).splitlines()[0]} Give a folder with config.json, tokenizer.json and "
+            "model.safetensors, or the name of a model that is in the local cache."
+        ) from error
+    return prepare_model(
+        loaded,
+        tokenizer,
+        name=name,
+        weights_sha256=weights_sha256(name, loaded),
+        device=where,
+        dtype=precision,
+        context_length=_context_length(config),
+    )
+
+
+def prepare_model(
+    model: Any,
+    tokenizer: Any,
+    *,
+    name: str,
+    weights_sha256: str,
+    device: torch.device,
+    dtype: str,
+    context_length: int,
+) -> LoadedModel:
+    """Put a model that is already in memory on its device, in its precision."""
+    model = model.to(device).eval()
+    if dtype == "bfloat16":
+        head = model.get_output_embeddings()
+        for module in model.modules():
+            # A head tied to the embedding must stay as it is: the embedding is float32.
+            if isinstance(module, nn.Linear | Conv1D) and module is not head:
+                module.to(torch.bfloat16)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        weights_sha256=weights_sha256,
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        device=device,
+        dtype=dtype,
+        context_length=context_length,
+    )
+
+
+def _context_length(config: Any) -> int:
+    for attribute in ("max_position_embeddings", "n_positions", "seq_length"):
+        value = getattr(config, attribute, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 2**31 - 1
+
+
+def weights_sha256(name: str, model: nn.Module) -> str:
+    """Over the files of a folder; over the tensors, where the model came by name."""
+    files = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    if not files:
+        digest.update(state_sha256(model).encode())
+    return digest.hexdigest()
+
+
+def state_sha256(model: nn.Module) -> str:
+    """sha256 over names and bytes of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Over everything that decides which ids a text becomes."""
+    described = {
+        "tokenizer": json.loads(tokenizer.backend_tokenizer.to_str()),
+        "chat_template": tokenizer.chat_template,
+        "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},
+    }
+    # Truncation and padding are set by calls in passing; they are no part of the tokenizer.
+    described["tokenizer"].pop("truncation", None)
+    described["tokenizer"].pop("padding", None)
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

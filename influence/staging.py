@@ -1,0 +1,272 @@
+"""An index under construction: shards that are whole or absent, published in one rename.
+
+    INDEX/building/plan.json      what is being built; another plan is refused
+    INDEX/building/shards/00000.json   written last of a shard: its rows and the sha256 of its files
+    INDEX/versions/000001-…/      the published version, after `publish`
+    INDEX/CURRENT                 names the version that readers open
+
+A process killed at any moment leaves the published versions untouched and every finished shard in
+place; the next run with the same plan continues after them.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from influence.atomic import file_sha256, flush_to_disk, replacing, storage_errors, write_bytes
+from influence.documents import Document
+from influence.errors import BuildConflict
+from influence.manifest import MANIFEST, FileEntry, Manifest, Shard, read_manifest
+
+CURRENT = "CURRENT"
+VERSIONS = "versions"
+BUILDING = "building"
+PLAN = "plan.json"
+SHARD_RECORDS = "shards"
+ROWS_PER_GROUP = 64  # a document is read by its row group alone
+
+PASSAGE_SCHEMA = pa.schema(
+    [
+        ("document_id", pa.string()),
+        ("number", pa.int32()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("target_tokens", pa.int32()),
+        ("loss_nats", pa.float32()),
+    ]
+)
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("title", pa.string()),
+        ("source", pa.string()),
+        ("owner", pa.string()),
+        ("licence", pa.string()),
+        ("url", pa.string()),
+        ("metadata", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PassageRow:
+    """One row of the index, its vector aside."""
+
+    document_id: str
+    number: int
+    start: int
+    end: int
+    target_tokens: int
+    loss_nats: float
+
+
+class Staging:
+    """The folder in which one build grows."""
+
+    def __init__(self, index_dir: Path, directory: Path) -> None:
+        self.index_dir = index_dir
+        self.directory = directory
+
+    @classmethod
+    def open(cls, index_dir: Path, plan: Mapping[str, Any], *, restart: bool = False) -> "Staging":
+        """Begin a build, or continue the one that was interrupted.
+
+        Args:
+            index_dir: The index folder; made if it is not there.
+            plan: Everything that decides the result, as JSON values.
+            restart: Throw an unfinished build away first.
+
+        Raises:
+            BuildConflict: The unfinished build there has another plan.
+            StorageFull: The folder cannot be written.
+        """
+        directory = index_dir / BUILDING
+        with storage_errors(index_dir):
+            if restart and directory.exists():
+                shutil.rmtree(directory)
+            for name in ("passages", "documents", "vectors", SHARD_RECORDS):
+                (directory / name).mkdir(parents=True, exist_ok=True)
+        plan_file = directory / PLAN
+        described = json.loads(json.dumps(plan))
+        if plan_file.exists():
+            found = json.loads(plan_file.read_bytes())
+            different = sorted(k for k in {*found, *described} if found.get(k) != described.get(k))
+            if different:
+                raise BuildConflict(
+                    f"{directory} holds an unfinished build that differs in "
+                    f"{', '.join(different)}. Give the same settings to continue it, or --restart "
+                    "to throw it away."
+                )
+        else:
+            write_bytes(plan_file, json.dumps(described, indent=1, sort_keys=True).encode())
+        return cls(index_dir, directory)
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """Write one file of the version whole or not at all."""
+        with replacing(self.directory / name) as temporary:
+            yield temporary
+
+    def has(self, name: str) -> bool:
+        """Whether a file of the version is there."""
+        return (self.directory / name).exists()
+
+    def shard_rows(self, number: int) -> int | None:
+        """Rows of a finished shard whose files are intact; None where it must be written."""
+        record = self.directory / SHARD_RECORDS / f"{number:05d}.json"
+        if not record.exists():
+            return None
+        described = json.loads(record.read_bytes())
+        for name, digest in described["files"].items():
+            path = self.directory / name
+            if not path.exists() or file_sha256(path) != digest:
+                return None
+        return described["rows"]
+
+    def shard_record(self, number: int) -> dict[str, Any]:
+        """What `write_shard` recorded."""
+        return json.loads((self.directory / SHARD_RECORDS / f"{number:05d}.json").read_bytes())
+
+    def write_shard(
+        self,
+        number: int,
+        vectors: np.ndarray,
+        passages: Sequence[PassageRow],
+        documents: Sequence[Document],
+        record: Mapping[str, Any],
+    ) -> None:
+        """Write a shard's files, its record last.
+
+        Args:
+            number: Of the shard, from 0.
+            vectors: Before normalisation, ``[n, D]`` float32, finite, none of norm 0.
+            passages: The ``n`` rows.
+            documents: Those whose first passage lies in this shard.
+            record: Kept beside the shard and handed back by `shard_record`.
+        """
+        name = f"{number:05d}"
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        units = (vectors / norms[:, None]).astype(np.float16)
+        files = {
+            f"vectors/{name}.npy": lambda p: _save_array(p, units),
+            f"vectors/{name}.norms.npy": lambda p: _save_array(p, norms.astype(np.float32)),
+            f"passages/{name}.parquet": lambda p: _save_passages(p, passages),
+            f"documents/{name}.parquet": lambda p: _save_documents(p, documents),
+        }
+        digests = {}
+        for file, save in files.items():
+            with self.file(file) as temporary:
+                save(temporary)
+            digests[file] = file_sha256(self.directory / file)
+        described = {**record, "rows": len(vectors), "files": digests}
+        write_bytes(
+            self.directory / SHARD_RECORDS / f"{name}.json",
+            json.dumps(described, sort_keys=True).encode(),
+        )
+
+    def describe_files(self, shards: Sequence[Shard], extra: Sequence[str]) -> dict[str, FileEntry]:
+        """Entries of the manifest for every file of the version, in a fixed order."""
+        names = [
+            f"{folder}/{shard.name}{suffix}"
+            for shard in shards
+            for folder, suffix in (
+                ("documents", ".parquet"),
+                ("passages", ".parquet"),
+                ("vectors", ".norms.npy"),
+                ("vectors", ".npy"),
+            )
+        ]
+        return {
+            name: FileEntry(
+                size_bytes=(self.directory / name).stat().st_size,
+                sha256=file_sha256(self.directory / name),
+            )
+            for name in [*extra, *names]
+        }
+
+    def publish(self, manifest: Manifest) -> str:
+        """Write the manifest, rename the folder to a version, and point CURRENT at it.
+
+        Returns:
+            The version's name: its number and the first 12 digits of the manifest's sha256.
+        """
+        content = manifest.to_bytes()
+        write_bytes(self.directory / MANIFEST, content)
+        name = self._version_name(content)
+        target = self.index_dir / VERSIONS / name
+        with storage_errors(self.index_dir):
+            target.parent.mkdir(exist_ok=True)
+            self.directory.rename(target)
+            flush_to_disk(target.parent)
+        make_current(self.index_dir, name)
+        return name
+
+    def _version_name(self, manifest: bytes) -> str:
+        digest = hashlib.sha256(manifest).hexdigest()[:12]
+        folder = self.index_dir / VERSIONS
+        existing = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+        for name in existing:
+            if name.endswith(f"-{digest}"):
+                return name
+        number = 1 + max((int(name.split("-")[0]) for name in existing), default=0)
+        return f"{number:06d}-{digest}"
+
+
+def make_current(index_dir: Path, version: str) -> None:
+    """Point readers at a published version, and clear what its build left over there."""
+    write_bytes(index_dir / CURRENT, f"{version}\n".encode())
+    directory = index_dir / VERSIONS / version
+    with storage_errors(directory):
+        (directory / PLAN).unlink(missing_ok=True)
+        shutil.rmtree(directory / SHARD_RECORDS, ignore_errors=True)
+
+
+def published_version(index_dir: Path, plan: Mapping[str, Any]) -> str | None:
+    """The version that was built from exactly this plan, if there is one."""
+    digest = plan_sha256(plan)
+    for manifest in sorted((index_dir / VERSIONS).glob(f"*/{MANIFEST}"), reverse=True):
+        if read_manifest(manifest).plan_sha256 == digest:
+            return manifest.parent.name
+    return None
+
+
+def plan_sha256(plan: Mapping[str, Any]) -> str:
+    """Names a plan: everything that decides the bytes of an index."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _save_passages(path: Path, passages: Sequence[PassageRow]) -> None:
+    columns = {name: [getattr(p, name) for p in passages] for name in PASSAGE_SCHEMA.names}
+    pq.write_table(pa.table(columns, schema=PASSAGE_SCHEMA), path, compression="zstd")
+
+
+def _save_documents(path: Path, documents: Sequence[Document]) -> None:
+    columns: dict[str, list[Any]] = {
+        name: [getattr(d, name) for d in documents]
+        for name in DOCUMENT_SCHEMA.names
+        if name != "metadata"
+    }
+    columns["metadata"] = [
+        json.dumps(dict(d.metadata), ensure_ascii=False, sort_keys=True) for d in documents
+    ]
+    pq.write_table(
+        pa.table(columns, schema=DOCUMENT_SCHEMA),
+        path,
+        compression="zstd",
+        row_group_size=ROWS_PER_GROUP,
+    )
