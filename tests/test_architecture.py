@@ -1,0 +1,123 @@
+"""The folders are the architecture: which package may import which, read from the sources."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "influence": set(),
+    "indexer": {"influence"},
+    "service": {"influence"},
+    "api": {"service", "influence"},
+    "evaluation": {"influence", "indexer", "service"},
+    "demo": {"influence", "indexer", "service"},
+    "cli": {"influence", "indexer", "service", "api", "evaluation", "demo"},
+    "web": set(),
+}
+
+# What a process that only speaks HTTP, or only reads a document, must not have to load.
+HEAVY = ("torch", "faiss", "transformers")
+LIGHT = [
+    "api.app",
+    "service.schemas",
+    "service.settings",
+    "influence.errors",
+    "influence.documents",
+    "influence.store",
+    "influence.manifest",
+    "influence.tokens",
+    "cli.main",
+]
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Every absolute module name that a file imports, wherever in the file, with its line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            yield str(node.module), node.lineno
+
+
+def test_every_package_has_its_arrows():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_follow_the_arrows(package):
+    allowed = MAY_IMPORT[package] | {package}
+    against = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in modules(package)
+        for name, line in imported(path)
+        if name.split(".")[0] in MAY_IMPORT and name.split(".")[0] not in allowed
+    ]
+    assert not against
+
+
+def test_the_arrows_have_no_cycle():
+    order: list[str] = []
+    while len(order) < len(MAY_IMPORT):
+        free = [p for p, needs in MAY_IMPORT.items() if p not in order and needs <= set(order)]
+        assert free, f"cycle among {set(MAY_IMPORT) - set(order)}"
+        order += free
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_a_light_module_loads_nothing_heavy(module):
+    # A process of its own, since this one has loaded everything already.
+    program = f"import sys, {module}; print(*[n for n in {HEAVY} if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_no_module_holds_a_second_idea():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for package in MAY_IMPORT
+        for path in modules(package)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_every_folder_has_an_init_of_one_docstring(package):
+    folders = {path.parent for path in modules(package)}
+    for folder in folders:
+        init = folder / "__init__.py"
+        assert init.is_file(), f"{folder} has no __init__.py"
+        body = ast.parse(init.read_text(encoding="utf-8")).body
+        assert len(body) == 1, f"{init} holds more than its docstring"
+        docstring = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
+        assert docstring, f"{init} has no docstring"
+        assert "\n" not in docstring, f"{init}: one line"
+
+
+def test_nothing_is_unpickled():
+    # An index comes from elsewhere: reading it must not be able to run code.
+    forbidden = {"pickle", "cloudpickle", "dill", "joblib"}
+    against = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for package in MAY_IMPORT
+        for path in modules(package)
+        for name, line in imported(path)
+        if name.split(".")[0] in forbidden
+    ]
+    assert not against
