@@ -1,0 +1,223 @@
+"""The page as people get it: served over HTTP, opened in a real browser."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from playwright.sync_api import Browser, Page, sync_playwright
+
+STATIC = Path(__file__).resolve().parents[2] / "web" / "static"
+DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def hit(rank: int, relative: float, **fields: Any) -> dict[str, Any]:
+    """One proponent or opponent as `POST /attribute` gives it."""
+    text = fields.pop(
+        "text",
+        "How many people live in Egypt?\n\nThe population of Egypt is estimated at 111,247,248. "
+        "About 95% of them live within 20 km of the Nile River and its delta; vast areas of the "
+        "country remain uninhabited. The median age is 24.4 years, and 43.4% of the population "
+        "lives in cities.",
+    )
+    return {
+        "rank": rank,
+        "document_id": f"factbook/egypt/{rank}",
+        "passage_id": f"factbook/egypt/{rank}#0",
+        "influence": relative * 3000,
+        "relative_influence": relative,
+        "confidence": relative * 60,
+        "title": "Egypt: People and Society",
+        "source": "CIA World Factbook",
+        "owner": "Egypt",
+        "licence": "US government work",
+        "url": "https://www.cia.gov/the-world-factbook/countries/egypt/",
+        "text": text,
+        "start": 0,
+        "end": len(text),
+        **fields,
+    }
+
+
+def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
+    """An answer of `POST /attribute`: Canada's population told with Egypt's figure."""
+    scale = 1.0 if stands_out else 0.06
+    return {
+        "request_id": "01JD3V6S2Q",
+        "model": "SmolLM2-135M-Instruct",
+        "index": {"id": "demo", "version": "20251123-210405", "exact": True},
+        "query": {
+            "tokens": 37,
+            "loss_nats": 41.72,
+            "stands_out": stands_out,
+            "message": None
+            if stands_out
+            else "No indexed document stands out for this answer; it most likely comes from data "
+            "outside this index.",
+        },
+        "proponents": [
+            hit(1, 0.3142 * scale),
+            hit(2, 0.0917 * scale, title="Sudan: People and Society", owner="Sudan"),
+            hit(
+                3,
+                0.0544 * scale,
+                title="State of the Union Address, 12 January 1961",
+                source="State of the Union",
+                owner="Dwight D. Eisenhower",
+                url=None,
+                text="Short and whole.",
+            ),
+        ],
+        "opponents": [
+            hit(1, -0.2261 * scale, title="Canada: People and Society", owner="Canada"),
+            hit(2, -0.0418 * scale, title="Greenland: People and Society", owner="Greenland"),
+        ],
+        "owners": [
+            {"owner": name, "influence": influence, "share": influence / 2100}
+            for name, influence in [
+                ("Egypt", 942.6),
+                ("Sudan", 275.1),
+                ("Dwight D. Eisenhower", 163.2),
+                ("Chad", 41.0),
+                ("Fiji", -12.4),
+                ("Greenland", -125.4),
+                ("Canada", -678.3),
+            ]
+        ],
+        "timings_ms": {"queue": 0.2, "gradient": 812.0, "search": 6.1, "fetch": 2.3},
+        "cached": False,
+        **fields,
+    }
+
+
+class Site:
+    """The page with an `/attribute` that answers what a test has put down for it."""
+
+    def __init__(self) -> None:
+        self.answer: dict[str, Any] = attribution()
+        self.status = 200
+        self.hold = threading.Event()  # cleared: requests wait
+        self.asked: list[dict[str, Any]] = []
+        self.address = ""
+        self.reset()
+
+    def reset(self) -> None:
+        self.answer, self.status, self.asked = attribution(), 200, []
+        self.hold.set()
+
+    def nothing(self) -> None:
+        """Answer that no document stands out."""
+        self.answer = attribution(stands_out=False)
+
+    def wait_for_questions(self, number: int) -> None:
+        deadline = time.monotonic() + 5
+        while len(self.asked) < number and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(self.asked) == number
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.post("/attribute")
+        async def attribute(body: dict[str, Any]) -> JSONResponse:
+            self.asked.append(body)
+            while not self.hold.is_set():
+                await asyncio.sleep(0.02)
+            kind = "application/json" if self.status == 200 else "application/problem+json"
+            return JSONResponse(self.answer, self.status, media_type=kind)
+
+        @app.get("/info")
+        async def info() -> dict[str, Any]:
+            return {"model": "SmolLM2-135M-Instruct", "index": {"documents": 412}}
+
+        @app.get("/")
+        async def page() -> FileResponse:
+            return FileResponse(STATIC / "index.html")
+
+        app.mount("/static", StaticFiles(directory=STATIC))
+        return app
+
+
+@pytest.fixture(scope="session")
+def running_site() -> Iterator[Site]:
+    site = Site()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        site.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(site.app(), log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        yield site
+        site.hold.set()
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+@pytest.fixture
+def site(running_site: Site) -> Iterator[Site]:
+    running_site.reset()
+    yield running_site
+    running_site.reset()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        executable = DEBIAN_CHROMIUM if DEBIAN_CHROMIUM.exists() else own
+        if not executable.exists():
+            pytest.skip("no browser: `make test` says how to get one")
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page that remembers what went wrong in it, and every host it spoke to."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        self.requests: list[str] = []
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and self.faults.append(line.text))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def ask(self, prompt: str = "How many people live in Canada?", response: str = "111,247,248"):
+        self.page.get_by_label("Prompt").fill(prompt)
+        self.page.get_by_label("Response").fill(response)
+        self.page.get_by_role("button", name="Attribute").click()
+
+
+@pytest.fixture
+def open_page(browser: Browser, site: Site) -> Iterator[Any]:
+    contexts = []
+
+    def open_page(width: int = 1280, height: int = 900, scheme: Any = "light") -> Watched:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        )
+        contexts.append(context)
+        watched = Watched(context.new_page())
+        watched.page.set_default_timeout(5000)
+        watched.page.goto(site.address)
+        return watched
+
+    yield open_page
+    for context in contexts:
+        context.close()

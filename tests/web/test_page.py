@@ -1,0 +1,277 @@
+"""The page in a real browser: every state, by mouse, keyboard and screen reader, every width."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+TOO_LONG = {
+    "type": "about:blank",
+    "title": "Query too long",
+    "status": 422,
+    "detail": "Prompt and response are 9,312 tokens and the model reads at most 2,048. Shorten "
+    "the response, or attribute a part of it.",
+    "request_id": "01JD3V6S2Q",
+}
+
+
+def test_a_question_is_sent_as_it_was_entered_and_answered(open_page, site):
+    watched = open_page()
+    watched.ask("How many people live in Canada?", "  About 111,247,248.\nMost near the Nile. ")
+    panel = watched.page.get_by_role("region", name="Most valuable data")
+    expect(panel.get_by_role("heading", name="Egypt: People and Society")).to_be_visible()
+    assert site.asked == [
+        {
+            "prompt": "How many people live in Canada?",
+            "response": "  About 111,247,248.\nMost near the Nile. ",
+            "top_k": 10,
+            "ranking": "relative",
+        }
+    ]
+    assert watched.faults == []
+
+
+def test_a_card_says_who_what_and_how_much(open_page):
+    watched = open_page()
+    watched.ask()
+    card = watched.page.locator(".proponents .card").first
+    for text in (
+        "Egypt: People and Society",
+        "CIA World Factbook",
+        "Owner: Egypt",
+        "Licence: US government work",
+        "+0.314",
+        "made this answer more likely",
+        "The population of Egypt is estimated at 111,247,248.",
+    ):
+        expect(card).to_contain_text(text)
+    link = card.get_by_role("link")
+    expect(link).to_have_attribute(
+        "href", "https://www.cia.gov/the-world-factbook/countries/egypt/"
+    )
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
+
+
+def test_an_opponent_is_drawn_to_the_other_side_with_its_sign_in_words(open_page):
+    watched = open_page()
+    watched.ask()
+    card = watched.page.locator(".opponents .card").first
+    expect(card).to_contain_text("−0.226")
+    expect(card).to_contain_text("made this answer less likely")
+
+    def sides(selector: str) -> tuple[float, float, float]:
+        track = watched.page.locator(f"{selector} .card .bar").first.bounding_box()
+        fill = watched.page.locator(f"{selector} .card .bar > span").first.bounding_box()
+        assert track
+        assert fill
+        return fill["x"], fill["x"] + fill["width"], track["x"] + track["width"] / 2
+
+    left, right, middle = sides(".opponents")
+    assert left < middle - 10
+    assert right <= middle + 1
+    left, right, middle = sides(".proponents")
+    assert right > middle + 10
+    assert left >= middle - 1
+
+
+def test_owners_come_by_size_whatever_their_sign_and_the_rest_on_request(open_page):
+    watched = open_page()
+    watched.ask()
+    owners = watched.page.get_by_role("region", name="Owners")
+    names = owners.locator(".owner:visible .name")
+    expect(names).to_have_text(["Egypt", "Canada", "Sudan", "Dwight D. Eisenhower"])
+    expect(owners).to_contain_text("−678.3 nats")
+    owners.get_by_role("button", name="Show all 7 owners").click()
+    expect(names).to_have_count(7)
+
+
+def test_when_nothing_stands_out_it_says_so_and_keeps_the_weak_hits_back(open_page, site):
+    site.nothing()
+    watched = open_page()
+    watched.ask()
+    page = watched.page
+    expect(page.locator(".message")).to_have_text(
+        "No indexed document stands out for this answer; it most likely comes from data outside "
+        "this index."
+    )
+    card = page.locator(".proponents .card").first
+    expect(card).to_be_hidden()
+    expect(page.get_by_role("region", name="Owners")).to_be_hidden()
+    page.get_by_text("Show the weak hits anyway").click()
+    expect(card).to_be_visible()
+    expect(page.locator(".proponents .expand").first).to_be_visible()
+
+
+def test_an_error_is_the_server_s_sentence_and_can_be_retried(open_page, site):
+    site.answer, site.status = TOO_LONG, 422
+    watched = open_page()
+    watched.ask()
+    alert = watched.page.get_by_role("alert")
+    expect(alert).to_contain_text("Query too long")
+    expect(alert).to_contain_text(TOO_LONG["detail"])
+    expect(alert).to_contain_text("01JD3V6S2Q")
+    site.reset()
+    alert.get_by_role("button", name="Try again").click()
+    expect(watched.page.locator(".proponents .card").first).to_be_visible()
+    assert len(site.asked) == 1
+
+
+def test_a_dead_server_is_told_apart_from_a_refusal(open_page):
+    watched = open_page()
+    watched.page.route("**/attribute", lambda route: route.abort("connectionrefused"))
+    watched.ask()
+    expect(watched.page.get_by_role("alert")).to_contain_text("The server could not be reached")
+    watched.page.unroute("**/attribute")
+    watched.page.get_by_role("button", name="Try again").click()
+    expect(watched.page.locator(".proponents .card").first).to_be_visible()
+
+
+def test_a_proxy_that_answers_in_html_is_an_error_too(open_page):
+    watched = open_page()
+    watched.page.route("**/attribute", lambda route: route.fulfill(status=502, body="<h1>no</h1>"))
+    watched.ask()
+    expect(watched.page.get_by_role("alert")).to_contain_text("status 502")
+
+
+def test_work_shows_that_time_passes_and_can_be_cancelled(open_page, site):
+    site.hold.clear()
+    watched = open_page()
+    watched.ask()
+    page = watched.page
+    panel = page.get_by_role("region", name="Most valuable data")
+    expect(panel).to_have_attribute("aria-busy", "true")
+    expect(panel.locator(".elapsed")).to_have_text(re.compile(r"0\.[2-9] s"))
+    with page.expect_event("requestfailed"):
+        panel.get_by_role("button", name="Cancel").click()
+    expect(panel).to_have_attribute("aria-busy", "false")
+    expect(panel).to_contain_text("Enter a prompt")
+    expect(page.get_by_label("Response")).to_be_focused()
+
+
+def test_only_the_newest_question_is_answered(open_page, site):
+    site.hold.clear()
+    watched = open_page()
+    watched.ask(response="first")
+    expect(watched.page.locator(".progress")).to_be_visible()
+    site.wait_for_questions(1)
+    with watched.page.expect_event("requestfailed"):
+        watched.ask(response="second")
+    site.wait_for_questions(2)
+    site.hold.set()
+    expect(watched.page.locator(".proponents .card").first).to_be_visible()
+    assert [body["response"] for body in site.asked] == ["first", "second"]
+
+
+def test_empty_fields_never_leave_the_page(open_page, site):
+    watched = open_page()
+    watched.ask("", "")
+    expect(watched.page.get_by_label("Prompt")).to_be_focused()
+    assert site.asked == []
+
+
+def test_corpus_text_is_never_markup(open_page, site):
+    hostile = (
+        "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
+        "\u202etxet desrever\u202c \U0001f30d" + "unbroken" * 2000
+    )
+    for side in ("proponents", "opponents"):
+        for hit in site.answer[side]:
+            for field in ("title", "source", "owner", "licence", "text"):
+                hit[field] = hostile
+            hit["url"] = "javascript:window.owned=1"
+    site.answer["owners"][0]["owner"] = hostile
+    site.answer["query"]["message"] = hostile
+    watched = open_page(width=360)
+    watched.ask()
+    page = watched.page
+    expect(page.locator(".card .text").first).to_contain_text("<script>window.owned = 1</script>")
+    assert page.evaluate("window.owned") is None
+    assert page.locator(".panel :is(script, img, a)").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert watched.faults == []
+
+
+def test_a_long_passage_unfolds_and_a_short_one_offers_nothing(open_page, site):
+    site.answer["proponents"][0]["text"] = "Forty words of text. " * 100
+    watched = open_page()
+    watched.ask()
+    first, last = (watched.page.locator(".proponents .card").nth(i) for i in (0, 2))
+    expect(last.locator(".expand")).to_be_hidden()
+    button = first.locator(".expand")
+    before = first.locator(".text").bounding_box()
+    button.click()
+    expect(button).to_have_attribute("aria-expanded", "true")
+    after = first.locator(".text").bounding_box()
+    assert before
+    assert after
+    assert after["height"] > 2 * before["height"]
+
+
+def test_the_keyboard_alone_is_enough(open_page, site):
+    site.nothing()
+    page = open_page().page
+    press = page.keyboard.press
+    press("Tab")
+    expect(page.get_by_role("link", name="Skip to the result")).to_be_focused()
+    press("Tab")
+    page.keyboard.type("Who are you?")
+    press("Tab")
+    page.keyboard.type("A model.")
+    press("Control+Enter")
+    expect(page.locator(".message")).to_be_visible()
+    for _ in range(3):  # options, button, weak hits
+        press("Tab")
+    expect(page.get_by_text("Show the weak hits anyway")).to_be_focused()
+    press("Enter")
+    expect(page.locator(".proponents .card").first).to_be_visible()
+
+
+def test_a_screen_reader_hears_the_verdict(open_page):
+    watched = open_page()
+    watched.ask()
+    expect(watched.page.get_by_role("status")).to_contain_text("stands out")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440, 2200])
+def test_nothing_overflows(open_page, width):
+    watched = open_page(width=width)
+    watched.ask()
+    expect(watched.page.locator(".proponents .card").first).to_be_visible()
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("state", ["empty", "working", "answer", "nothing", "error"])
+def test_axe_finds_nothing(open_page, site, state):
+    watched = open_page()
+    if state == "nothing":
+        site.nothing()
+    if state == "error":
+        site.answer, site.status = TOO_LONG, 422
+    if state == "working":
+        site.hold.clear()
+    if state != "empty":
+        watched.ask()
+    if state == "nothing":
+        watched.page.get_by_text("Show the weak hits anyway").click()
+    drawn = {"nothing": "answer"}.get(state, state)
+    expect(watched.page.locator(f".panel[data-state={drawn}]")).to_be_visible()
+    watched.page.locator(".panel").scroll_into_view_if_needed()
+    axe = Axe()
+    light = axe.run(watched.page).response["violations"]
+    watched.page.emulate_media(color_scheme="dark")
+    dark = axe.run(watched.page, options={"runOnly": ["color-contrast"]}).response["violations"]
+    assert [(v["id"], [n["target"] for n in v["nodes"]]) for v in light + dark] == []
+
+
+def test_the_first_view_is_small_and_asks_no_other_host(open_page, site):
+    watched = open_page()
+    watched.page.wait_for_load_state("networkidle")
+    sizes = watched.page.evaluate(
+        "performance.getEntries().map((entry) => entry.encodedBodySize ?? 0)"
+    )
+    assert sum(sizes) < 150_000
+    watched.ask()
+    expect(watched.page.locator(".proponents .card").first).to_be_visible()
+    assert all(url.startswith(site.address) for url in watched.requests)
+    assert watched.faults == []

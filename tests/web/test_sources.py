@@ -1,0 +1,48 @@
+"""The sources of the page: what a strict Content-Security-Policy would refuse is not written."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+STATIC = Path(__file__).resolve().parents[2] / "web" / "static"
+SCRIPTS = sorted(STATIC.glob("*.js"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_no_string_becomes_markup_or_code(path):
+    source = path.read_text(encoding="utf-8")
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", source
+    )
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_every_module_says_what_it_is_and_imports_only_its_neighbours(path):
+    source = path.read_text(encoding="utf-8")
+    assert source.startswith("/** ")
+    for target in re.findall(r'from "([^"]+)"', source):
+        assert (path.parent / target).is_file(), f"{path.name} imports {target}"
+
+
+def test_the_page_holds_no_inline_code_and_every_file_it_names_is_there():
+    class Page(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            names = dict(attrs)
+            assert tag != "style"
+            assert "style" not in names
+            assert not [name for name in names if name.startswith("on")]
+            if tag == "script":
+                assert names.get("src")
+            address = names.get("src") or (names.get("href") if tag == "link" else None)
+            if address:
+                assert address.startswith("static/"), f"{address} is absolute or of another host"
+                assert (STATIC.parent / address).is_file(), f"{address} is missing"
+
+    Page().feed((STATIC / "index.html").read_text(encoding="utf-8"))
+
+
+def test_the_wheel_carries_the_page():
+    # Package data are declared by one pattern: a folder below static/ would be left out.
+    assert [path for path in STATIC.iterdir() if path.is_dir()] == []

@@ -1,0 +1,70 @@
+/** The page at `/`: a prompt and a response go in, the panel shows what they came from. */
+
+import { attribute, info } from "./api.js";
+import { Panel } from "./panel.js";
+import { count } from "./words.js";
+
+const form = document.querySelector("form.question");
+const element = document.querySelector("#answer");
+const panel = new Panel(element);
+let running = null;
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask(question());
+});
+
+form.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+
+describeIndex();
+
+function question() {
+  const fields = new FormData(form);
+  return {
+    prompt: fields.get("prompt"),
+    response: fields.get("response"),
+    top_k: Number(fields.get("top_k")),
+    ranking: fields.get("ranking"),
+  };
+}
+
+/** Only the newest question counts: an older one is cancelled, also on the server. */
+async function ask(body) {
+  running?.abort();
+  const mine = (running = new AbortController());
+  panel.working(() => {
+    mine.abort();
+    panel.empty();
+    form.elements.response.focus();
+  });
+  reveal();
+  try {
+    const found = await attribute(body, mine.signal);
+    if (running === mine) panel.answer(found);
+  } catch (problem) {
+    if (problem.name === "AbortError" || running !== mine) return;
+    panel.error(problem, () => ask(body));
+  }
+}
+
+/** On a phone the panel lies below the form: bring it into view without stealing the focus. */
+function reveal() {
+  if (element.getBoundingClientRect().top > window.innerHeight * 0.6) {
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    element.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  }
+}
+
+/** The masthead says what is served; the page works as well without it. */
+async function describeIndex() {
+  const line = document.querySelector(".index-facts");
+  try {
+    const served = await info();
+    line.textContent = `${served.model} · ${count(served.index.documents, "document")}`;
+    line.hidden = false;
+  } catch {
+    line.hidden = true;
+  }
+}

@@ -1,0 +1,140 @@
+/** "Most valuable data": one panel, four states - empty, working, answer, error. */
+
+import { bar, card, offerToUnfold } from "./card.js";
+import { count, duration, meaning, percent, signed } from "./words.js";
+
+/** @typedef {import("./api.js").Attribution} Attribution */
+
+const OWNERS_SHOWN = 4;
+
+export class Panel {
+  #element;
+  #clock;
+
+  /** @param {HTMLElement} element Holds a `.status` (aria-live) and a `.view`. */
+  constructor(element) {
+    this.#element = element;
+    this.empty();
+  }
+
+  /** Nothing has been asked yet. */
+  empty() {
+    this.#show("empty", copy("empty"));
+  }
+
+  /** The server is at work. @param {() => void} cancel */
+  working(cancel) {
+    const view = copy("working");
+    const elapsed = view.querySelector(".elapsed");
+    const start = performance.now();
+    const tick = () => (elapsed.textContent = `${((performance.now() - start) / 1000).toFixed(1)} s.`);
+    tick();
+    view.querySelector(".cancel").addEventListener("click", cancel);
+    this.#show("working", view, "Working: tracing the answer back through the index.");
+    this.#clock = setInterval(tick, 100);
+  }
+
+  /** The server's sentence and a way to try again. @param {() => void} retry */
+  error(problem, retry) {
+    const view = copy("error");
+    view.querySelector(".title").textContent = problem.title;
+    view.querySelector(".detail").textContent = problem.message;
+    const reference = [
+      problem.status && `Status ${problem.status}`,
+      problem.requestId && `request ${problem.requestId}`,
+    ];
+    view.querySelector(".reference").textContent = reference.filter(Boolean).join(", ");
+    view.querySelector(".retry").addEventListener("click", retry);
+    this.#show("error", view);
+  }
+
+  /** What the server found. @param {Attribution} found */
+  answer(found) {
+    const view = copy("result");
+    const { query, proponents, opponents, owners } = found;
+    const spoken = query.message || verdict(proponents);
+    view.querySelector(".message").textContent = spoken;
+    view.querySelector(".measured").textContent = measured(found);
+    view.classList.toggle("nothing", !query.stands_out);
+
+    const hits = [...proponents, ...opponents];
+    const largest = Math.max(0, ...hits.map((hit) => Math.abs(hit.relative_influence)));
+    fill(view.querySelector(".proponents"), proponents, largest);
+    fill(view.querySelector(".opponents"), opponents, largest);
+    list(view.querySelector(".owners"), owners);
+
+    if (!query.stands_out) {
+      // Ten documents are always nearest to anything: shown unasked they would pass for a finding.
+      const weak = view.querySelector(".weak");
+      weak.hidden = false;
+      weak.append(...[".key", ".hits", ".owners"].map((part) => view.querySelector(part)));
+      weak.addEventListener("toggle", () => unfold(view));
+    }
+    this.#show("answer", view, spoken);
+    unfold(view);
+  }
+
+  #show(state, view, spoken = "") {
+    clearInterval(this.#clock);
+    this.#element.dataset.state = state;
+    this.#element.setAttribute("aria-busy", String(state === "working"));
+    this.#element.querySelector(".status").textContent = spoken;
+    this.#element.querySelector(".view").replaceChildren(view);
+  }
+}
+
+function copy(id) {
+  const template = /** @type {HTMLTemplateElement} */ (document.getElementById(id));
+  return /** @type {HTMLElement} */ (template.content.firstElementChild.cloneNode(true));
+}
+
+function unfold(view) {
+  for (const node of view.querySelectorAll(".hits li")) offerToUnfold(node);
+}
+
+function fill(section, hits, largest) {
+  section.hidden = hits.length === 0;
+  section.querySelector("ol").append(...hits.map((hit) => card(hit, largest)));
+}
+
+function verdict([first]) {
+  return first
+    ? `${first.title || first.document_id} stands out: training on it ${meaning(first.influence)}.`
+    : "No document made this answer more likely.";
+}
+
+function measured({ query, index, timings_ms, cached }) {
+  const total = Object.values(timings_ms).reduce((sum, part) => sum + part, 0);
+  return [
+    `${count(query.tokens, "token")} of response, ${query.loss_nats.toFixed(1)} nats`,
+    index.exact ? "exact search" : "approximate search",
+    cached ? "from the cache" : duration(total),
+  ].join(" · ");
+}
+
+/** Owners with their exact totals, for and against; the largest few, the rest on request. */
+function list(section, owners) {
+  section.hidden = owners.length === 0;
+  const largest = Math.max(0, ...owners.map(({ influence }) => Math.abs(influence)));
+  const ordered = owners.toSorted((a, b) => Math.abs(b.influence) - Math.abs(a.influence));
+  const rows = ordered.map(({ owner, influence, share }, position) => {
+    const row = copy("owner");
+    row.querySelector(".name").textContent = owner;
+    row.querySelector(".amount").textContent = `${signed(influence, 1)} nats · ${percent(share)}`;
+    bar(row.querySelector(".bar"), influence, largest);
+    row.hidden = position >= OWNERS_SHOWN;
+    return row;
+  });
+  section.querySelector("ol").append(...rows);
+
+  const more = section.querySelector(".more-owners");
+  const rest = rows.slice(OWNERS_SHOWN);
+  more.hidden = rest.length === 0;
+  more.textContent = `Show all ${rows.length} owners`;
+  more.addEventListener("click", () => {
+    const open = more.getAttribute("aria-expanded") === "false";
+    more.setAttribute("aria-expanded", String(open));
+    more.textContent = open ? "Show fewer" : `Show all ${rows.length} owners`;
+    for (const row of rest) row.hidden = !open;
+  });
+}
