@@ -8,15 +8,17 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from indexer.corpus import read_corpus
+from indexer.corpus import locate_corpus
 from indexer.fit import Fitted, fit_basis
 from indexer.owners import OWNERS, sum_owners
+from indexer.passages import cut_corpus
 from indexer.progress import Reporter
 from indexer.shards import log_shards
 from indexer.survey import Survey, survey_corpus
 from influence.atomic import write_bytes
 from influence.basis import load_basis, save_basis
 from influence.encoder import GradientEncoder
+from influence.errors import NumericalError
 from influence.layers import coverage, select_layers
 from influence.manifest import (
     FORMAT_VERSION,
@@ -109,10 +111,21 @@ def build_index(
         return done
     staging = Staging.open(index_dir, plan, restart=restart)
     fitted = _fit(staging, loaded, survey, settings, reporter)
-    documents = read_corpus(corpus, skip_bad_records=skip_bad_records)
+    passages = cut_corpus(
+        locate_corpus(corpus, skip_bad_records=skip_bad_records),
+        loaded.tokenizer,
+        max_length=settings.max_length,
+        skip_bad_records=skip_bad_records,
+    )
     with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
         encoder = GradientEncoder(loaded, fitted.basis)
-        logged = log_shards(staging, encoder, documents, settings, advance)
+        logged = log_shards(staging, encoder, passages, settings, advance)
+    rows = sum(shard.rows for shard in logged.shards)
+    if not rows:
+        raise NumericalError(
+            f"None of the {survey.passages} passages has a usable gradient; "
+            f"{'; '.join(logged.left_out[:3])}. Check that the model's weights are finite."
+        )
     sum_owners(staging, logged.shards)
     covered = coverage(loaded.model, select_layers(loaded.model, settings.layers))
     manifest = Manifest(
@@ -123,7 +136,7 @@ def build_index(
         vector_dims=fitted.basis.vector_dims,
         coordinates=fitted.basis.coordinates,
         sketch_noise=fitted.basis.sketch.noise,
-        rows=sum(shard.rows for shard in logged.shards),
+        rows=rows,
         shards=logged.shards,
         layers=fitted.layers,
         coverage=CoverageEntry(**asdict(covered)),

@@ -5,21 +5,21 @@ of the corpus. A shard that an earlier run finished is passed over.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 
 from indexer.batches import batches
+from indexer.corpus import Located
 from indexer.progress import Advance
 from influence.documents import Document
 from influence.encoder import GradientEncoder
 from influence.manifest import IndexSettings, Shard
 from influence.staging import PassageRow, Staging
-from influence.tokens import Passage, document_passages
+from influence.tokens import Passage
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class _Item:
 def log_shards(
     staging: Staging,
     encoder: GradientEncoder,
-    documents: Iterator[Document],
+    corpus: Iterable[tuple[Located, list[Passage]]],
     settings: IndexSettings,
     advance: Advance,
 ) -> Logged:
@@ -53,14 +53,14 @@ def log_shards(
     Args:
         staging: The build.
         encoder: Model and basis.
-        documents: The corpus from its beginning.
+        corpus: Documents with their passages, from the beginning (`indexer.passages`).
         settings: Sizes of passages, batches and shards.
         advance: Told the tokens done.
     """
     shards: list[Shard] = []
     left_out: list[str] = []
     computed = real = 0
-    items = _items(documents, encoder.loaded.tokenizer, settings.max_length)
+    items = _items(corpus)
     while shard := list(islice(items, settings.shard_passages)):
         number = len(shards)
         if staging.shard_rows(number) is None:
@@ -76,12 +76,10 @@ def log_shards(
     return Logged(tuple(shards), tuple(left_out), padding_share)
 
 
-def _items(documents: Iterator[Document], tokenizer: Any, max_length: int) -> Iterator[_Item]:
-    for document in documents:
-        first = True
-        for passage in document_passages(document, tokenizer, max_length=max_length):
-            yield _Item(passage, document if first else None)
-            first = False
+def _items(corpus: Iterable[tuple[Located, list[Passage]]]) -> Iterator[_Item]:
+    for located, passages in corpus:
+        for number, passage in enumerate(passages):
+            yield _Item(passage, located.document if number == 0 else None)
 
 
 def _log_shard(
