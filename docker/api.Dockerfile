@@ -1,0 +1,34 @@
+# The server on a machine without a GPU: API, page, engine and search in one process.
+#
+#   docker build --file docker/api.Dockerfile --tag whence-api .
+#   docker run --rm -p 127.0.0.1:8000:8000 -v ./index:/index:ro -v ./model:/model:ro whence-api
+FROM python:3.11-slim-bookworm AS build
+
+# PyPI's torch carries CUDA; this public index has the CPU build, a tenth of its size.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+WORKDIR /source
+RUN python -m venv /opt/whence
+COPY constraints.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/whence/bin/pip install --constraint constraints.txt --extra-index-url "${TORCH_INDEX}" \
+    "$(sed -n 's/^torch==.*/&+cpu/p' constraints.txt)"
+COPY . .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/whence/bin/pip install --constraint constraints.txt '.[api,service,cpu]'
+
+FROM python:3.11-slim-bookworm
+
+# /index is made here so that a named volume mounted on it belongs to the user of the image.
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin whence \
+    && install --directory --owner=whence --group=whence /index
+COPY --from=build /opt/whence /opt/whence
+ENV PATH=/opt/whence/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+USER 10001:10001
+WORKDIR /home/whence
+EXPOSE 8000
+# Readiness means warm: model and index loaded, one query answered.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+ENTRYPOINT ["whence"]
+CMD ["serve", "/index", "--model", "/model", "--host", "0.0.0.0", "--port", "8000"]
