@@ -59,17 +59,23 @@ class CovarianceSketch:
         self.sketch = torch.zeros(width, self.columns, dtype=torch.float64, device=device)
         self.trace = torch.zeros((), dtype=torch.float64, device=device)
         self.count = 0
+        self.left_out = 0  # vectors that were not finite
 
     def update(self, rows: Tensor) -> None:
-        """Add vectors ``[n, d]``.
+        """Add vectors ``[n, d]``; one whose square is not finite is left out and counted.
 
         Products of one batch run in float32 (an error of about 1e-6 relative, far below the
         sampling error of any covariance); the sum over batches is float64.
         """
         rows = rows.float()
+        energies = rows.square().sum(dim=1)
+        sound = torch.isfinite(energies)
+        if not sound.all():
+            self.left_out += int((~sound).sum())
+            rows, energies = rows[sound], energies[sound]
         image = rows if self.omega is None else rows @ self.omega  # [n, l]
         self.sketch += (rows.T @ image).double()
-        self.trace += rows.square().sum(dtype=torch.float64)
+        self.trace += energies.sum(dtype=torch.float64)
         self.count += len(rows)
 
     def subspace(self, rank: int, *, seed: int) -> Subspace:
@@ -92,8 +98,8 @@ class CovarianceSketch:
             )
         factor = self._nystrom_factor(sketch)
         u, s, _ = torch.linalg.svd(factor, full_matrices=False)
-        basis, eigenvalues = u[:, :rank], s[:rank].square()
-        sound = eigenvalues > eigenvalues.max().clamp(min=1e-300) * 1e-14
+        basis, eigenvalues = u[:, :rank], s[:rank].square()  # none, where nothing was ever added
+        sound = eigenvalues > eigenvalues[:1].clamp(min=1e-300) * 1e-14
         basis, eigenvalues = basis[:, sound], eigenvalues[sound]
         missing = rank - basis.shape[1]
         if missing:
@@ -106,14 +112,13 @@ class CovarianceSketch:
 
     def _nystrom_factor(self, sketch: Tensor) -> Tensor:
         """``F`` with ``F Fᵀ`` = the Nyström approximation, ``[d, l]``."""
-        omega = torch.eye(self.width, dtype=torch.float64)
-        if self.omega is not None:
-            omega = self.omega.cpu().double()
-        core = omega.T @ sketch
+        core = sketch if self.omega is None else self.omega.cpu().double().T @ sketch
         values, vectors = torch.linalg.eigh((core + core.T) / 2)
+        if self.omega is None:
+            return vectors * values.clamp(min=0).sqrt()
         # Directions below float32 accuracy of the products are noise, and dividing by their
         # root would blow that noise up.
-        sound = values > values.max().clamp(min=0) * 1e-6 if self.omega is not None else values > 0
+        sound = values > values[-1].clamp(min=0) * 1e-6
         return sketch @ (vectors[:, sound] / values[sound].sqrt())
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from influence.basis import Basis
 from influence.capture import Receiver, capture, frozen, shared_inputs
+from influence.errors import ModelUnavailable, NumericalError
 from influence.layers import LinearLayer
 from influence.loss import OutputHead, token_losses
 from influence.model import LoadedModel
@@ -107,6 +108,10 @@ class LanguageModelLoss:
 
         An architecture that does something unknown between its last hidden state and its logits
         would otherwise be attributed wrongly without a word.
+
+        Raises:
+            ModelUnavailable: They are not.
+            NumericalError: They are not even finite.
         """
         vocabulary = self.loaded.model.get_input_embeddings().num_embeddings
         ids = torch.arange(2, 10, device=self.loaded.device)[None] % vocabulary
@@ -120,14 +125,19 @@ class LanguageModelLoss:
             logits = self.loaded.model(input_ids=ids, use_cache=False).logits[0, :7].float()
             expected = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
             got = self.token_losses(batch)
+        if not torch.isfinite(expected).all():
+            raise NumericalError(
+                f"The model {self.loaded.name} gives losses that are not finite on an ordinary "
+                "input. Check that its weights are finite, or use --dtype float32."
+            )
         # bfloat16 keeps 8 bits, and logits of tens are off by about 0.1; a missing scale or cap
         # is off by far more. In float32 only the order of the sums differs.
         tolerance = 0.3 if self.loaded.dtype == "bfloat16" else 1e-3
         if not torch.allclose(got, expected, atol=tolerance, rtol=tolerance):
-            raise ValueError(
+            raise ModelUnavailable(
                 f"{type(self.loaded.model).__name__} does something between its last hidden state "
                 f"and its logits that Whence does not know: losses {got.tolist()} against "
-                f"{expected.tolist()}. This architecture is not supported yet."
+                f"{expected.tolist()}. This architecture is not supported yet; use another model."
             )
 
 

@@ -1,5 +1,6 @@
 """Tiny models and tokenizers, built in the test: no download, no GPU."""
 
+import copy
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -7,10 +8,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.pytorch_utils import Conv1D
 
 from influence.model import LoadedModel, prepare_model, state_sha256
+from influence.tokens import TokenSequence
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -106,3 +114,65 @@ def loaded(request, tokenizer) -> LoadedModel:
     """A tiny Llama and a tiny GPT-2."""
     make = {"llama": make_llama, "gpt2": make_gpt2}[request.param]
     return load(make(), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def new_llama():
+    """`make_llama`, for tests that need another size or seed."""
+    return make_llama
+
+
+@pytest.fixture(scope="session")
+def new_gpt2():
+    """`make_gpt2`, likewise."""
+    return make_gpt2
+
+
+@pytest.fixture(scope="session")
+def new_tokenizer():
+    """`make_tokenizer`, likewise."""
+    return make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def as_loaded():
+    """`load`, for models that a test makes itself."""
+    return load
+
+
+def weight_gradients(model, names: list[str], sequence) -> dict[str, torch.Tensor]:
+    """``dL/dW`` of one passage by plain autograd in float64, ``[d_out, d_in]`` of each layer.
+
+    The slow, obvious way: whole logits, a gradient for every weight, one passage at a time.
+    """
+    twin = copy.deepcopy(model).double().eval().requires_grad_(True)
+    ids = torch.tensor([sequence.input_ids])
+    log_probs = twin(input_ids=ids).logits[0].log_softmax(dim=-1)
+    loss = -sum(
+        log_probs[t - 1, token] for t, token in enumerate(sequence.input_ids) if sequence.targets[t]
+    )
+    modules = [twin.get_submodule(name) for name in names]
+    gradients = torch.autograd.grad(loss, [module.weight for module in modules])
+    return {
+        name: gradient.T if isinstance(module, Conv1D) else gradient  # Conv1D is stored transposed
+        for name, module, gradient in zip(names, modules, gradients, strict=True)
+    }
+
+
+@pytest.fixture(scope="session")
+def explicit_gradients():
+    """`weight_gradients`: what every captured gradient is held against."""
+    return weight_gradients
+
+
+def random_sequence(length: int, *, seed: int = 0, vocabulary: int = 400, first_target: int = 1):
+    """Random token ids; every token from ``first_target`` on carries loss."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, vocabulary, (length,), generator=generator).tolist()
+    return TokenSequence(ids, [t >= first_target for t in range(length)], [(-1, -1)] * length)
+
+
+@pytest.fixture(scope="session")
+def token_sequence():
+    """`random_sequence`."""
+    return random_sequence
