@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from influence.curvature import damped_inverse_root
@@ -154,7 +154,8 @@ def save_basis(basis: Basis, path: Path) -> None:
     if basis.joint is not None:
         tensors["joint/vectors"] = basis.joint.vectors.float().cpu().contiguous()
         tensors["joint/eigenvalues"] = basis.joint.eigenvalues.cpu().contiguous()
-    save_file(tensors, path)
+    # Not by `save_file`, whose errors say neither that the disk is full nor its number.
+    path.write_bytes(save(tensors))
 
 
 def load_basis(
