@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from influence.errors import InvalidInput, ModelUnavailable
+from influence.layers import output_head
 
 DTYPES = ("float32", "bfloat16")
 
@@ -103,15 +105,20 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     try:
         config = AutoConfig.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True
+        loaded, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelUnavailable(
             f"No causal language model with safetensors weights could be loaded from {name}: "
             f"{str(error).splitlines()[0]} Give a folder with config.json, tokenizer.json and "
             "model.safetensors, or the name of a model that is in the local cache."
         ) from error
+    if missing := sorted(found["missing_keys"]):  # transformers has filled them at random
+        raise ModelUnavailable(
+            f"The weights of {name} lack {len(missing)} of the model's tensors, such as "
+            f"{missing[0]}. Give the whole checkpoint of this very architecture."
+        )
     return prepare_model(
         loaded,
         tokenizer,
@@ -136,11 +143,7 @@ def prepare_model(
     """Put a model that is already in memory on its device, in its precision."""
     model = model.to(device).eval()
     if dtype == "bfloat16":
-        head = model.get_output_embeddings()
-        for module in model.modules():
-            # A head tied to the embedding must stay as it is: the embedding is float32.
-            if isinstance(module, nn.Linear | Conv1D) and module is not head:
-                module.to(torch.bfloat16)
+        convert_products(model)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -151,6 +154,17 @@ def prepare_model(
         dtype=dtype,
         context_length=context_length,
     )
+
+
+def convert_products(model: nn.Module) -> None:
+    """Give the linear layers bfloat16 weights, in place; all else stays float32.
+
+    A head tied to the embedding is left alone, since the embedding feeds the residual stream.
+    """
+    head = output_head(model)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | Conv1D) and module is not head:
+            module.to(torch.bfloat16)
 
 
 def _context_length(config: Any) -> int:

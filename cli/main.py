@@ -1,0 +1,46 @@
+"""The `whence` command.
+
+    whence demo
+    whence index corpus.jsonl --model MODEL --out INDEX
+    whence serve INDEX --model MODEL
+    whence attribute INDEX --model MODEL --prompt P --response R
+
+Results go to stdout, progress to stderr. Exit status 2 is a usage error, 1 any other failure, told
+in one line that says what to do.
+"""
+
+import logging
+import sys
+
+import typer
+
+from cli import attribute, demo, index, inspect, serve
+from influence.errors import AttributionError
+
+app = typer.Typer(
+    help="Which training documents did an answer come from, and what is each worth?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("index")(index.index)
+app.command("attribute")(attribute.attribute)
+app.command("serve")(serve.serve)
+app.command("info")(inspect.info)
+app.command("verify")(inspect.verify)
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line and exit status 1."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except AttributionError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted. Run the same command again to continue.")
+
+
+if __name__ == "__main__":
+    main()
