@@ -41,7 +41,7 @@ def hit(rank: int, relative: float, **fields: Any) -> dict[str, Any]:
         "passage_id": f"factbook/egypt/{rank}#0",
         "influence": relative * 3000,
         "relative_influence": relative,
-        "confidence": relative * 60,
+        "confidence": min(0.9999, 6 * abs(relative)),
         "title": "Egypt: People and Society",
         "source": "CIA World Factbook",
         "owner": "Egypt",
@@ -88,13 +88,13 @@ def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
             hit(2, -0.0418 * scale, title="Greenland: People and Society", owner="Greenland"),
         ],
         "owners": [
-            {"owner": name, "influence": influence, "share": influence / 2100}
+            {"owner": name, "influence": influence, "share": max(0, influence) / 1430}
             for name, influence in [
                 ("Egypt", 942.6),
                 ("Sudan", 275.1),
                 ("Dwight D. Eisenhower", 163.2),
                 ("Chad", 41.0),
-                ("Fiji", -12.4),
+                (None, -12.4),
                 ("Greenland", -125.4),
                 ("Canada", -678.3),
             ]
@@ -143,7 +143,7 @@ class Site:
 
         @app.get("/info")
         async def info() -> dict[str, Any]:
-            return {"model": "SmolLM2-135M-Instruct", "index": {"documents": 412}}
+            return {"model": "models/SmolLM2-135M-Instruct", "index": {"documents": 412}}
 
         @app.get("/")
         async def page() -> FileResponse:

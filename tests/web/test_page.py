@@ -1,10 +1,13 @@
 """The page in a real browser: every state, by mouse, keyboard and screen reader, every width."""
 
+import json
 import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
+
+from service.schemas import AttributeResult, Problem
 
 TOO_LONG = {
     "type": "about:blank",
@@ -14,6 +17,14 @@ TOO_LONG = {
     "the response, or attribute a part of it.",
     "request_id": "01JD3V6S2Q",
 }
+
+
+def test_these_tests_speak_the_schemas_of_the_service(site):
+    # What the page is shown here is what the service can send.
+    AttributeResult.model_validate_json(json.dumps(site.answer))
+    site.nothing()
+    AttributeResult.model_validate_json(json.dumps(site.answer))
+    Problem.model_validate(TOO_LONG)
 
 
 def test_a_question_is_sent_as_it_was_entered_and_answered(open_page, site):
@@ -43,6 +54,8 @@ def test_a_card_says_who_what_and_how_much(open_page):
         "Licence: US government work",
         "+0.314",
         "made this answer more likely",
+        "Stands out, confidence above 99.9 %",
+        "+942.6 nats",
         "The population of Egypt is estimated at 111,247,248.",
     ):
         expect(card).to_contain_text(text)
@@ -101,6 +114,26 @@ def test_when_nothing_stands_out_it_says_so_and_keeps_the_weak_hits_back(open_pa
     page.get_by_text("Show the weak hits anyway").click()
     expect(card).to_be_visible()
     expect(page.locator(".proponents .expand").first).to_be_visible()
+
+
+def test_beside_what_stands_out_the_weak_hits_are_folded(open_page):
+    watched = open_page()
+    watched.ask()
+    side = watched.page.get_by_role("region", name="Proponents")
+    expect(side.locator(".card:visible")).to_have_count(1)
+    side.get_by_text("Show 2 more that do not stand out").click()
+    expect(side.locator(".card:visible")).to_have_count(3)
+    expect(side.locator(".card").last).to_contain_text("Does not stand out, confidence 32.6 %")
+
+
+def test_a_side_on_which_none_stands_out_says_so(open_page, site):
+    for hit in site.answer["opponents"]:
+        hit["confidence"] = 0.2
+    watched = open_page()
+    watched.ask()
+    side = watched.page.get_by_role("region", name="Opponents")
+    expect(side.get_by_text("None stands out.")).to_be_visible()
+    expect(side.locator(".card:visible")).to_have_count(0)
 
 
 def test_an_error_is_the_server_s_sentence_and_can_be_retried(open_page, site):
@@ -193,6 +226,8 @@ def test_corpus_text_is_never_markup(open_page, site):
 
 
 def test_a_long_passage_unfolds_and_a_short_one_offers_nothing(open_page, site):
+    for hit in site.answer["proponents"]:
+        hit["confidence"] = 0.99
     site.answer["proponents"][0]["text"] = "Forty words of text. " * 100
     watched = open_page()
     watched.ask()

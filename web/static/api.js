@@ -4,7 +4,7 @@
  * @typedef {{rank: number, document_id: string, passage_id: string, influence: number,
  *   relative_influence: number, confidence: number, title: ?string, source: ?string,
  *   owner: ?string, licence: ?string, url: ?string, text: string, start: number, end: number}} Hit
- * @typedef {{owner: string, influence: number, share: number}} Owner
+ * @typedef {{owner: ?string, influence: number, share: number}} Owner
  * @typedef {{request_id: string, model: string, index: {id: string, version: string, exact: boolean},
  *   query: {tokens: number, loss_nats: number, stands_out: boolean, message: ?string},
  *   proponents: Hit[], opponents: Hit[], owners: Owner[], timings_ms: Object<string, number>,

@@ -1,6 +1,6 @@
 /** One influence as a card, from <template id="influence">. Corpus text is never HTML. */
 
-import { meaning, signed } from "./words.js";
+import { certainty, meaning, nats, signed } from "./words.js";
 
 /** @typedef {import("./api.js").Hit} Hit */
 
@@ -18,7 +18,7 @@ export function card(hit, largest) {
   put(".title", hit.title || hit.document_id);
   put(".score", signed(hit.relative_influence));
   put(".meaning", meaning(hit.relative_influence));
-  put(".confidence", `Stands ${Math.abs(hit.confidence).toFixed(1)} spreads out of the index`);
+  put(".confidence", `${certainty(hit.confidence)} · ${nats(hit.influence)}`);
   node.querySelector(".text").append(...paragraphs(hit.text));
   provenance(node.querySelector(".provenance"), hit);
   node.querySelector("article").classList.add(hit.relative_influence < 0 ? "against" : "for");

@@ -62,7 +62,8 @@ async function describeIndex() {
   const line = document.querySelector(".index-facts");
   try {
     const served = await info();
-    line.textContent = `${served.model} · ${count(served.index.documents, "document")}`;
+    const model = served.model.split("/").at(-1); // a folder's path says nothing to a reader
+    line.textContent = `${model} · ${count(served.index.documents, "document")}`;
     line.hidden = false;
   } catch {
     line.hidden = true;

@@ -1,7 +1,7 @@
 /** "Most valuable data": one panel, four states - empty, working, answer, error. */
 
 import { bar, card, offerToUnfold } from "./card.js";
-import { count, duration, meaning, percent, signed } from "./words.js";
+import { STANDS_OUT, count, duration, nats, percent } from "./words.js";
 
 /** @typedef {import("./api.js").Attribution} Attribution */
 
@@ -59,8 +59,8 @@ export class Panel {
 
     const hits = [...proponents, ...opponents];
     const largest = Math.max(0, ...hits.map((hit) => Math.abs(hit.relative_influence)));
-    fill(view.querySelector(".proponents"), proponents, largest);
-    fill(view.querySelector(".opponents"), opponents, largest);
+    fill(view.querySelector(".proponents"), proponents, largest, query.stands_out);
+    fill(view.querySelector(".opponents"), opponents, largest, query.stands_out);
     list(view.querySelector(".owners"), owners);
 
     if (!query.stands_out) {
@@ -68,7 +68,9 @@ export class Panel {
       const weak = view.querySelector(".weak");
       weak.hidden = false;
       weak.append(...[".key", ".hits", ".owners"].map((part) => view.querySelector(part)));
-      weak.addEventListener("toggle", () => unfold(view));
+    }
+    for (const folded of view.querySelectorAll("details")) {
+      folded.addEventListener("toggle", () => unfold(view));
     }
     this.#show("answer", view, spoken);
     unfold(view);
@@ -92,15 +94,28 @@ function unfold(view) {
   for (const node of view.querySelectorAll(".hits li")) offerToUnfold(node);
 }
 
-function fill(section, hits, largest) {
-  section.hidden = hits.length === 0;
-  section.querySelector("ol").append(...hits.map((hit) => card(hit, largest)));
+/** What stands out is listed; the rest of a side is folded, unless nothing stands out at all. */
+function fill(section, hits, largest, standsOut) {
+  const strong = hits.filter((hit) => !standsOut || hit.confidence >= STANDS_OUT);
+  const weak = hits.filter((hit) => !strong.includes(hit));
+  const place = (list, some) => list.append(...some.map((hit) => card(hit, largest)));
+  place(section.querySelector("ol.strong"), strong);
+  place(section.querySelector("ol.faint"), weak);
+  section.querySelector(".none").hidden = strong.length > 0;
+  section.querySelector("details").hidden = weak.length === 0;
+  section.querySelector("summary").textContent = `Show ${weak.length} more that ${
+    weak.length === 1 ? "does" : "do"
+  } not stand out`;
 }
 
-function verdict([first]) {
-  return first
-    ? `${first.title || first.document_id} stands out: training on it ${meaning(first.influence)}.`
-    : "No document made this answer more likely.";
+function verdict(proponents) {
+  const strong = proponents.filter((hit) => hit.confidence >= STANDS_OUT);
+  if (strong.length === 0) return "No passage stands out as a proponent.";
+  const [{ title, document_id }] = strong;
+  const first = title || document_id;
+  return strong.length === 1
+    ? `One passage stands out: “${first}”`
+    : `${strong.length} passages stand out, first of all “${first}”`;
 }
 
 function measured({ query, index, timings_ms, cached }) {
@@ -119,8 +134,9 @@ function list(section, owners) {
   const ordered = owners.toSorted((a, b) => Math.abs(b.influence) - Math.abs(a.influence));
   const rows = ordered.map(({ owner, influence, share }, position) => {
     const row = copy("owner");
-    row.querySelector(".name").textContent = owner;
-    row.querySelector(".amount").textContent = `${signed(influence, 1)} nats · ${percent(share)}`;
+    row.querySelector(".name").textContent = owner ?? "No owner named";
+    const amount = [nats(influence), share > 0 && percent(share)];
+    row.querySelector(".amount").textContent = amount.filter(Boolean).join(" · ");
     bar(row.querySelector(".bar"), influence, largest);
     row.hidden = position >= OWNERS_SHOWN;
     return row;

@@ -2,15 +2,31 @@
 
 const MINUS = "\u2212";
 
-/** `0.3412` -> `+0.341`, `-0.02` -> `−0.020`: always a sign, `digits` decimals. */
+/** `0.3412` -> `+0.341`, `-1240.5` -> `−1,240.500`: always a sign, `digits` decimals. */
 export function signed(value, digits = 3) {
   const text = Math.abs(value).toFixed(digits);
-  return (value < 0 ? MINUS : "+") + text;
+  return (value < 0 ? MINUS : "+") + text.replace(/\d(?=(\d{3})+\.)/g, "$&,");
 }
 
-/** `0.1234` -> `12.3 %`. */
+/** `942.61` -> `+942.6 nats`, on one line. */
+export function nats(value) {
+  return `${signed(value, 1)}\u00a0nats`;
+}
+
+/** `0.1234` -> `12.3 %`, on one line. */
 export function percent(fraction) {
-  return `${fraction < 0 ? MINUS : ""}${Math.abs(100 * fraction).toFixed(1)} %`;
+  return `${(100 * fraction).toFixed(1)}\u00a0%`;
+}
+
+/** From this confidence on a passage stands out of the index. */
+export const STANDS_OUT = 0.95;
+
+/** What a confidence says about a passage: `0.998` -> `Stands out, confidence 99.8 %`. */
+export function certainty(confidence) {
+  const verdict = confidence >= STANDS_OUT ? "Stands out" : "Does not stand out";
+  // Never rounded to certainty: that is not what was measured.
+  const shown = confidence > 0.9995 ? "above 99.9\u00a0%" : percent(confidence);
+  return `${verdict}, confidence ${shown}`;
 }
 
 /** `1240` -> `1.2 s`, `85` -> `85 ms`. */
