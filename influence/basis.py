@@ -125,6 +125,16 @@ class Basis:
         vectors = self.sketched(coordinates)
         return vectors if self.joint is None else self.joint.forward(vectors)
 
+    def back(self, vectors: Tensor) -> Tensor:
+        """The transpose of `whitened`, ``[B, D]`` -> ``[B, K]``.
+
+        ``⟨whitened(G), v⟩ = ⟨G, back(v)⟩``, so the score of a query's vector splits exactly over
+        the coordinates of a passage, and from there over its layers and tokens.
+        """
+        if self.joint is not None:
+            vectors = self.joint.forward(vectors)  # symmetric
+        return self.sketch.transpose(vectors) * self.inverse_roots
+
     def to(self, device: torch.device) -> "Basis":
         """The same basis with its arrays on a device."""
         layers = tuple(

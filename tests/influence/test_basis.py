@@ -71,6 +71,25 @@ def test_scores_with_joint_whitening_are_those_of_the_dense_solve():
     assert_close(got.double(), want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
 
 
+@pytest.mark.parametrize("dims", [100, 12], ids=["not sketched", "sketched"])
+@pytest.mark.parametrize("joint", [None, 0.5, math.inf])
+def test_back_is_the_transpose_of_whitened(dims, joint):
+    basis = _basis(dims=dims)
+    if joint is not None:
+        whitening = LowRankWhitening.fit(basis.sketched(_coordinates(8, seed=3)), damping=joint)
+        basis = _basis(dims=dims, joint=whitening)
+    matrix = basis.whitened(torch.eye(30))  # row k is the image of coordinate k, [K, D]
+    vectors = torch.randn(4, basis.vector_dims, generator=torch.Generator().manual_seed(5))
+    want = vectors.double() @ matrix.double().T
+    got = basis.back(vectors)
+    assert got.shape == (4, 30)
+    assert_close(got.double(), want, rtol=1e-5, atol=1e-6 * want.abs().max().item())
+    z = _coordinates(5, seed=2)
+    score = basis.whitened(z).double() @ vectors.double().T
+    parts = z.double() @ got.double().T
+    assert_close(parts, score, rtol=1e-5, atol=1e-6 * score.abs().max().item())
+
+
 def test_a_vector_has_as_many_numbers_as_there_are_or_as_were_asked_for():
     assert _basis(dims=100).vector_dims == 30
     assert _basis(dims=12).vector_dims == 12
