@@ -11,6 +11,10 @@
     │   ├── IndexCorrupt        a file is missing, truncated or altered
     │   ├── IndexTooNew         written by a newer format version
     │   └── IndexMismatch       built from another model or tokenizer
+    ├── ServiceUnavailable      the service cannot answer now
+    │   ├── NotReady            it is loading, or shutting down
+    │   └── Overloaded          too many requests are waiting
+    ├── AddressUnavailable      the server cannot listen where it was told to
     ├── BuildConflict           an unfinished build with other settings is in the way
     ├── StorageFull             the disk is full, or the folder cannot be written
     └── NumericalError          a gradient or a covariance is not finite
@@ -68,6 +72,33 @@ class IndexMismatch(IndexUnavailable):
             "their gradients cannot be compared. Load the model of the index, or rebuild the index "
             f"with `whence index CORPUS --model {loaded} --out {index_dir}`."
         )
+
+
+class ServiceUnavailable(AttributionError):
+    """The service cannot answer now; ``retry_after_s`` says when to ask again, where known."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(ServiceUnavailable):
+    """It is loading, or shutting down."""
+
+
+class Overloaded(ServiceUnavailable):
+    """Too many requests are waiting."""
+
+    def __init__(self, *, waiting: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"The queue is full: {waiting} requests are waiting for the model. Ask again in about "
+            f"{retry_after_s} seconds.",
+            retry_after_s=retry_after_s,
+        )
+
+
+class AddressUnavailable(AttributionError):
+    """The server cannot listen where it was told to."""
 
 
 class BuildConflict(AttributionError):
