@@ -9,36 +9,34 @@ from pathlib import Path
 
 from influence.errors import StorageFull
 
-_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-_NO_RIGHT = {
-    errno.EACCES: "there is no permission to write there",
-    errno.EPERM: "there is no permission to write there",
-    errno.EROFS: "the file system is read-only",
+TEMPORARY = ".*.tmp"  # matches what a process that was killed left over
+
+_MAKE_ROOM = "Free some space and run the same command again; it continues where it stopped."
+_CHOOSE = "Choose another folder, or give yourself the right to write there."
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", _MAKE_ROOM),
+    errno.EDQUOT: ("the disk quota is used up", _MAKE_ROOM),
+    errno.EFBIG: ("a file would be larger than is allowed here (ulimit -f)", _MAKE_ROOM),
+    errno.EACCES: ("there is no permission to write there", _CHOOSE),
+    errno.EPERM: ("there is no permission to write there", _CHOOSE),
+    errno.EROFS: ("the file system is read-only", _CHOOSE),
+    errno.ENOTDIR: ("a file is in the way of a folder", _CHOOSE),
+    errno.EEXIST: ("a file is in the way of a folder", _CHOOSE),
 }
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full or unwritable disk into one sentence that names the path.
+    """Turn a disk that is full or cannot be written into one sentence that names the path.
 
     Raises:
-        StorageFull: No room left, or no right to write.
+        StorageFull: No room left, no right to write, or any other failure to write.
     """
     try:
         yield
     except OSError as error:
-        code = error.errno or 0
-        if code in _NO_ROOM:
-            raise StorageFull(
-                f"Writing {path} failed: {_NO_ROOM[code]}. Free some space and run the same "
-                "command again; it continues where it stopped."
-            ) from error
-        if code in _NO_RIGHT:
-            raise StorageFull(
-                f"Writing {path} failed: {_NO_RIGHT[code]}. Choose another folder, or give "
-                "yourself the right to write there."
-            ) from error
-        raise
+        reason, advice = _REASONS.get(error.errno or 0, (str(error), _CHOOSE))
+        raise StorageFull(f"Writing {path} failed: {reason}. {advice}") from error
 
 
 @contextmanager

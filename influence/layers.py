@@ -9,6 +9,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -90,8 +91,8 @@ def select_layers(model: nn.Module, patterns: Sequence[str] = ("*",)) -> list[Li
 
 def output_head(model: nn.Module) -> nn.Module | None:
     """The layer from hidden states to the vocabulary, where the model declares one."""
-    get = getattr(model, "get_output_embeddings", None)
-    return get() if callable(get) else None
+    get: Any = getattr(model, "get_output_embeddings", None)
+    return None if get is None else get()
 
 
 def coverage(model: nn.Module, layers: Iterable[LinearLayer]) -> Coverage:

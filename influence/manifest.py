@@ -10,10 +10,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from influence.atomic import file_sha256
 from influence.errors import IndexCorrupt, IndexTooNew
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_RESTORE = "Restore it from a backup, or build the index again."
 
 
 class _Frozen(BaseModel):
@@ -164,6 +166,36 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate(raw)
     except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
         raise IndexCorrupt(
-            f"{path} is missing or is no manifest ({type(error).__name__}). Restore it from a "
-            "backup, or build the index again."
+            f"{path} is missing or is no manifest ({type(error).__name__}). {_RESTORE}"
         ) from error
+
+
+def check_sizes(directory: Path, manifest: Manifest) -> None:
+    """See that every file of a version is there in its full size.
+
+    Raises:
+        IndexCorrupt: One is not; the message names it.
+    """
+    for name, entry in manifest.files.items():
+        path = directory / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != entry.size_bytes:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise IndexCorrupt(
+                f"{path} {state}, and the manifest says {entry.size_bytes} bytes. {_RESTORE}"
+            )
+
+
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Hash every file of a version, after `check_sizes`.
+
+    Raises:
+        IndexCorrupt: One is missing, truncated or altered; the message names it.
+    """
+    check_sizes(directory, manifest)
+    for name, entry in manifest.files.items():
+        path = directory / name
+        if file_sha256(path) != entry.sha256:
+            raise IndexCorrupt(
+                f"{path} was altered: its sha256 is not that of the manifest. {_RESTORE}"
+            )

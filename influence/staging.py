@@ -10,7 +10,9 @@ place; the next run with the same plan continues after them.
 """
 
 import hashlib
+import io
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,10 +24,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influence.atomic import file_sha256, flush_to_disk, replacing, storage_errors, write_bytes
+from influence.atomic import (
+    TEMPORARY,
+    file_sha256,
+    flush_to_disk,
+    replacing,
+    storage_errors,
+    write_bytes,
+)
 from influence.documents import Document
-from influence.errors import BuildConflict
-from influence.manifest import MANIFEST, FileEntry, Manifest, Shard, read_manifest
+from influence.errors import BuildConflict, IndexCorrupt, IndexTooNew
+from influence.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    Shard,
+    check_files,
+    read_manifest,
+)
+
+log = logging.getLogger(__name__)
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
@@ -91,12 +109,18 @@ class Staging:
             StorageFull: The folder cannot be written.
         """
         directory = index_dir / BUILDING
+        plan_file = directory / PLAN
         with storage_errors(index_dir):
-            if restart and directory.exists():
+            if restart:
+                plan_file.unlink(missing_ok=True)
+            if directory.exists() and not plan_file.exists():
+                # Nothing says what was built here: thrown away above or by a run that was killed
+                # while doing so.
                 shutil.rmtree(directory)
+            for abandoned in (*index_dir.glob(TEMPORARY), *directory.rglob(TEMPORARY)):
+                abandoned.unlink(missing_ok=True)
             for name in ("passages", "documents", "vectors", SHARD_RECORDS):
                 (directory / name).mkdir(parents=True, exist_ok=True)
-        plan_file = directory / PLAN
         described = json.loads(json.dumps(plan))
         if plan_file.exists():
             found = json.loads(plan_file.read_bytes())
@@ -213,12 +237,9 @@ class Staging:
 
     def _version_name(self, manifest: bytes) -> str:
         digest = hashlib.sha256(manifest).hexdigest()[:12]
-        folder = self.index_dir / VERSIONS
-        existing = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
-        for name in existing:
-            if name.endswith(f"-{digest}"):
-                return name
-        number = 1 + max((int(name.split("-")[0]) for name in existing), default=0)
+        versions = self.index_dir / VERSIONS
+        existing = [p.name.split("-")[0] for p in versions.iterdir()] if versions.exists() else []
+        number = 1 + max((int(name) for name in existing if name.isdecimal()), default=0)
         return f"{number:06d}-{digest}"
 
 
@@ -232,11 +253,19 @@ def make_current(index_dir: Path, version: str) -> None:
 
 
 def published_version(index_dir: Path, plan: Mapping[str, Any]) -> str | None:
-    """The version that was built from exactly this plan, if there is one."""
+    """The version that was built from exactly this plan and is intact, if there is one.
+
+    A version that is not is no reason to refuse the build which replaces it.
+    """
     digest = plan_sha256(plan)
-    for manifest in sorted((index_dir / VERSIONS).glob(f"*/{MANIFEST}"), reverse=True):
-        if read_manifest(manifest).plan_sha256 == digest:
-            return manifest.parent.name
+    for path in sorted((index_dir / VERSIONS).glob(f"*/{MANIFEST}"), reverse=True):
+        try:
+            manifest = read_manifest(path)
+            if manifest.plan_sha256 == digest:
+                check_files(path.parent, manifest)
+                return path.parent.name
+        except (IndexCorrupt, IndexTooNew) as error:
+            log.warning("passed over: %s", error)
     return None
 
 
@@ -246,8 +275,9 @@ def plan_sha256(plan: Mapping[str, Any]) -> str:
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+    content = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
+    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+    path.write_bytes(content.getbuffer())
 
 
 def _save_passages(path: Path, passages: Sequence[PassageRow]) -> None:

@@ -1,11 +1,15 @@
 """Read an index: one published version, memory-mapped, checked against its manifest.
 
-A reader opens only what the manifest lists. Opening checks that every file is there in its full
-size (so a truncated one is named at once) and that the small ones have their sha256; `verify`
-hashes everything. Importing this module loads neither torch nor faiss.
+A reader opens only what the manifest lists, and the manifest itself has the sha256 that is part of
+the version's name. Opening checks that every file is there in its full size, and hashes them all
+where that takes a moment only; beyond `VERIFIED_BYTES` that is left to `verify`. Importing this
+module loads neither torch nor faiss.
 """
 
 import json
+import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence.atomic import file_sha256
 from influence.errors import IndexCorrupt, IndexUnavailable, NotFound
-from influence.manifest import MANIFEST, Manifest, read_manifest
+from influence.manifest import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    check_files,
+    check_sizes,
+    read_manifest,
+)
 from influence.staging import CURRENT, VERSIONS
 
+VERIFIED_BYTES = 2**30  # an index up to this size is hashed whole whenever it is opened
 NO_OWNER = ""  # key of documents without an owner, in arrays of owners
 
 
@@ -82,13 +95,14 @@ class IndexReader:
         self.directory = index_dir / VERSIONS / version
         self.manifest = manifest
         self.dims = manifest.vector_dims
-        self._check_sizes()
+        if sum(entry.size_bytes for entry in manifest.files.values()) <= VERIFIED_BYTES:
+            check_files(self.directory, manifest)
+        else:
+            check_sizes(self.directory, manifest)
         self.norms = np.concatenate(
-            [self._array(f"vectors/{s.name}.norms.npy") for s in manifest.shards]
+            [self._array(f"vectors/{s.name}.norms.npy", "<f4", s.rows) for s in manifest.shards]
         )
-        self._passages = [
-            self._table(f"passages/{s.name}.parquet").to_pydict() for s in manifest.shards
-        ]
+        self._passages = [self._parquet("passages", s).read().to_pydict() for s in manifest.shards]
         self._first_row = np.cumsum([0, *(s.rows for s in manifest.shards)])
 
     @classmethod
@@ -106,15 +120,30 @@ class IndexReader:
                 f"There is no index in {index_dir} (no file {CURRENT}). Build one with "
                 f"`whence index CORPUS --model MODEL --out {index_dir}`."
             )
-        version = current.read_text().strip()
-        return cls(index_dir, version, read_manifest(index_dir / VERSIONS / version / MANIFEST))
+        version = current.read_bytes().decode(errors="replace").strip()
+        if not re.fullmatch(r"\d{6,}-[0-9a-f]{12}", version):
+            raise IndexCorrupt(
+                f"{current} names no version, but {version[:40]!r}. Write the name of one of the "
+                f"folders in {index_dir / VERSIONS} into it, or build the index again."
+            )
+        path = index_dir / VERSIONS / version / MANIFEST
+        manifest = read_manifest(path)
+        if not version.endswith(f"-{file_sha256(path)[:12]}"):
+            raise IndexCorrupt(
+                f"{path} was altered: its sha256 is not that of the version's name. Restore it "
+                "from a backup, or build the index again."
+            )
+        return cls(index_dir, version, manifest)
 
     def __len__(self) -> int:
         return self.manifest.rows
 
     def vector_shards(self) -> list[np.ndarray]:
         """Unit vectors, memory-mapped fp16 ``[n, D]``, in the order of the rows."""
-        return [self._array(f"vectors/{s.name}.npy", mapped=True) for s in self.manifest.shards]
+        return [
+            self._array(f"vectors/{s.name}.npy", "<f2", s.rows, self.dims)
+            for s in self.manifest.shards
+        ]
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Unit vectors of some rows, ``[n, D]`` float32."""
@@ -186,13 +215,17 @@ class IndexReader:
     @cached_property
     def owners(self) -> OwnerTotals:
         """Summed vectors per owner."""
-        with np.load(self._path("owners.npz"), allow_pickle=False) as stored:
-            return OwnerTotals(
-                tuple(str(name) for name in stored["names"]),
-                stored["sums"],
-                stored["counts"],
-                stored["self_influence"],
-            )
+        path = self._path("owners.npz")
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return OwnerTotals(
+                    tuple(str(name) for name in stored["names"]),
+                    stored["sums"],
+                    stored["counts"],
+                    stored["self_influence"],
+                )
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise _unreadable(path) from error
 
     @property
     def basis_path(self) -> Path:
@@ -205,23 +238,7 @@ class IndexReader:
         Raises:
             IndexCorrupt: One differs from the manifest; the message names it.
         """
-        for name, entry in self.manifest.files.items():
-            if file_sha256(self._path(name)) != entry.sha256:
-                raise IndexCorrupt(
-                    f"{self.directory / name} was altered: its sha256 is not that of the manifest. "
-                    "Restore it from a backup, or build the index again."
-                )
-
-    def _check_sizes(self) -> None:
-        for name, entry in self.manifest.files.items():
-            path = self._path(name)
-            found = path.stat().st_size if path.is_file() else None
-            if found != entry.size_bytes:
-                state = "is missing" if found is None else f"has {found} bytes"
-                raise IndexCorrupt(
-                    f"{path} {state}, and the manifest says {entry.size_bytes} bytes. Restore it "
-                    "from a backup, or build the index again."
-                )
+        check_files(self.directory, self.manifest)
 
     def _path(self, name: str) -> Path:
         if name not in self.manifest.files:
@@ -231,23 +248,23 @@ class IndexReader:
             )
         return self.directory / name
 
-    def _array(self, name: str, *, mapped: bool = False) -> np.ndarray:
+    def _array(self, name: str, dtype: str, *shape: int) -> np.ndarray:
+        """Memory-mapped, and of the dtype and shape that the manifest promises."""
         path = self._path(name)
         try:
-            return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-        except ValueError as error:
-            raise IndexCorrupt(
-                f"{path} is no array. Restore it from a backup, or build the index again."
-            ) from error
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path) from error
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            raise _unreadable(path)
+        return array
 
-    def _table(self, name: str) -> Any:
-        path = self._path(name)
+    def _parquet(self, folder: str, shard: Shard) -> pq.ParquetFile:
+        path = self._path(f"{folder}/{shard.name}.parquet")
         try:
-            return pq.read_table(path)
-        except OSError as error:
-            raise IndexCorrupt(
-                f"{path} is no Parquet file. Restore it from a backup, or build the index again."
-            ) from error
+            return pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(path) from error
 
     def _locate(self, row: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._first_row, row, side="right")) - 1
@@ -255,9 +272,7 @@ class IndexReader:
 
     @cached_property
     def _document_files(self) -> list[Any]:
-        return [
-            pq.ParquetFile(self._path(f"documents/{s.name}.parquet")) for s in self.manifest.shards
-        ]
+        return [self._parquet("documents", s) for s in self.manifest.shards]
 
     @cached_property
     def _documents(self) -> dict[str, tuple[int, int]]:
@@ -284,3 +299,9 @@ class IndexReader:
         return np.array(
             [value_of[d] for columns in self._passages for d in columns["document_id"]], dtype=str
         )
+
+
+def _unreadable(path: Path) -> IndexCorrupt:
+    return IndexCorrupt(
+        f"{path} is not what the indexer wrote. Restore it from a backup, or build the index again."
+    )
