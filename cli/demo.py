@@ -1,0 +1,37 @@
+"""`whence demo`: a real model, a real corpus, an index and a server, on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = 8000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    cache: Annotated[
+        Path | None, typer.Option(help="Where to keep what is made; the user's cache by default.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve/--no-serve", help="Start the server when all is made.")
+    ] = True,
+) -> None:
+    """Make a model that has learnt a public corpus, index it, check it, and serve it."""
+    from api.server import run
+    from demo.run import prepare_demo
+    from service.settings import load_settings
+
+    made = prepare_demo(cache, device=device)
+    if serve:
+        run(
+            load_settings(
+                index_dir=made.index_dir,
+                model=str(made.model_dir),
+                host=host,
+                port=port,
+                device=device,
+            )
+        )

@@ -1,0 +1,29 @@
+"""`whence serve`: the HTTP API and the page, from an index."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    model: Annotated[
+        str | None, typer.Option(help="The model; the one that the index names by default.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+) -> None:
+    """Serve an index. What is not given is read from WHENCE_* variables."""
+    from api.server import run
+    from service.settings import load_settings
+
+    run(
+        load_settings(
+            index_dir=index, model=model, host=host, port=port, device=device, dtype=dtype
+        )
+    )
