@@ -1,17 +1,17 @@
 """The basis of an index: everything between a captured gradient and a stored vector.
 
     layer inputs, output gradients
-      -> projected gradients in the Kronecker eigenbasis       P_in, P_out
-      -> half-whitened: divided by √(λ_ij + c λ̄)               eigenvalues, damping
+      -> projected gradients, by default in its eigenbasis      P_in, P_out
+      -> half-whitened in each layer by (C_l + c λ̄ I)^-½        diagonal λ_ij, or low rank; damping
       -> sketched to D numbers                                  seed
-      -> half-whitened jointly over all layers                  low-rank covariance, joint damping
+      -> half-whitened jointly over all layers                  low rank; joint damping
 
 Documents and queries take the same road, so the inner product of the two ends is
 ``qᵀ (H + λI)⁻¹ z``. A basis is fixed when it is fitted; it never changes in use.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,21 @@ from influence.curvature import damped_inverse_root
 from influence.layers import LinearLayer
 from influence.projection import LayerProjection
 from influence.sketch import CountSketch
-from influence.whitening import LowRankWhitening
+from influence.whitening import BlockWhitening, DiagonalWhitening, LowRankWhitening, Whitening
 
 
 @dataclass(frozen=True)
 class LayerBasis:
-    """One layer: its name, ``p_in [r_in, d_in]``, ``p_out [r_out, d_out]`` and ``λ [r_out, r_in]``.
+    """One layer of a basis.
 
-    ``leader`` names the first layer that reads the same input (itself, where none does).
+    Attributes:
+        name: Its name in the model.
+        leader: The first layer that reads the same input (itself, where none does).
+        p_in: ``[r_in, d_in]``, orthonormal rows.
+        p_out: ``[r_out, d_out]``, orthonormal rows.
+        eigenvalues: ``λ [r_out, r_in]``, the diagonal of the curvature in these coordinates.
+        covariance: The whole curvature ``[r_out · r_in]²`` in low rank, where the index uses it
+            (``--hessian raw``); its damping is that of the basis.
     """
 
     name: str
@@ -40,6 +47,7 @@ class LayerBasis:
     p_in: Tensor
     p_out: Tensor
     eigenvalues: Tensor
+    covariance: LowRankWhitening | None = None
 
     @property
     def layer(self) -> LinearLayer:
@@ -50,6 +58,26 @@ class LayerBasis:
     def coordinates(self) -> int:
         """``r_out · r_in``."""
         return self.eigenvalues.numel()
+
+    def whitening(self, damping: float) -> Whitening:
+        """``(C + c λ̄ I)^-½`` of this layer; 0 for a layer that no gradient reached."""
+        if self.covariance is None:
+            roots = damped_inverse_root(self.eigenvalues.double(), damping=damping)
+            return DiagonalWhitening(roots.flatten().float())
+        if not self.covariance.eigenvalues.numel():
+            return DiagonalWhitening(torch.zeros(self.coordinates, device=self.p_in.device))
+        return replace(self.covariance, damping=damping)
+
+    def to(self, device: torch.device) -> "LayerBasis":
+        """The same layer with its arrays on a device."""
+        covariance = self.covariance
+        return replace(
+            self,
+            p_in=self.p_in.to(device),
+            p_out=self.p_out.to(device),
+            eigenvalues=self.eigenvalues.to(device),
+            covariance=None if covariance is None else covariance.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +119,17 @@ class Basis:
         return {layer.name: layer.leader for layer in self.layers}
 
     @cached_property
+    def layer_whitening(self) -> Whitening:
+        """Each layer's own whitening, over all ``K`` coordinates."""
+        if any(layer.covariance is not None for layer in self.layers):
+            return BlockWhitening(
+                [(layer.coordinates, layer.whitening(self.damping)) for layer in self.layers]
+            )
+        return DiagonalWhitening(self.inverse_roots)
+
+    @cached_property
     def inverse_roots(self) -> Tensor:
-        """``(λ_ij + c λ̄)^-½`` of all layers, ``[K]`` float32."""
+        """``(λ_ij + c λ̄)^-½`` of all layers, ``[K]`` float32: the whitening if it is diagonal."""
         roots = [
             damped_inverse_root(layer.eigenvalues.double(), damping=self.damping).flatten()
             for layer in self.layers
@@ -118,7 +155,7 @@ class Basis:
 
     def sketched(self, coordinates: Tensor) -> Tensor:
         """Projected gradients ``[B, K]`` -> half-whitened and sketched, ``[B, D]``."""
-        return self.sketch.forward(coordinates * self.inverse_roots)
+        return self.sketch.forward(self.layer_whitening.forward(coordinates))
 
     def whitened(self, coordinates: Tensor) -> Tensor:
         """Projected gradients ``[B, K]`` -> stored vectors before normalisation, ``[B, D]``."""
@@ -131,26 +168,16 @@ class Basis:
         ``⟨whitened(G), v⟩ = ⟨G, back(v)⟩``, so the score of a query's vector splits exactly over
         the coordinates of a passage, and from there over its layers and tokens.
         """
+        # Both whitenings are symmetric.
         if self.joint is not None:
-            vectors = self.joint.forward(vectors)  # symmetric
-        return self.sketch.transpose(vectors) * self.inverse_roots
+            vectors = self.joint.forward(vectors)
+        return self.layer_whitening.forward(self.sketch.transpose(vectors))
 
     def to(self, device: torch.device) -> "Basis":
         """The same basis with its arrays on a device."""
-        layers = tuple(
-            LayerBasis(
-                layer.name,
-                layer.leader,
-                layer.p_in.to(device),
-                layer.p_out.to(device),
-                layer.eigenvalues.to(device),
-            )
-            for layer in self.layers
-        )
-        joint = self.joint
-        if joint is not None:
-            joint = LowRankWhitening(joint.vectors.to(device), joint.eigenvalues, joint.damping)
-        return Basis(layers, self.damping, self.dims, self.seed, joint)
+        joint = None if self.joint is None else self.joint.to(device)
+        layers = tuple(layer.to(device) for layer in self.layers)
+        return replace(self, layers=layers, joint=joint)
 
 
 def save_basis(basis: Basis, path: Path) -> None:
@@ -161,9 +188,10 @@ def save_basis(basis: Basis, path: Path) -> None:
         tensors[f"p_in/{layer.leader}"] = layer.p_in.float().cpu().contiguous()
         tensors[f"p_out/{layer.name}"] = layer.p_out.float().cpu().contiguous()
         tensors[f"eigenvalues/{layer.name}"] = layer.eigenvalues.double().cpu().contiguous()
+        if layer.covariance is not None:
+            tensors |= _low_rank_tensors(f"covariance/{layer.name}", layer.covariance)
     if basis.joint is not None:
-        tensors["joint/vectors"] = basis.joint.vectors.float().cpu().contiguous()
-        tensors["joint/eigenvalues"] = basis.joint.eigenvalues.cpu().contiguous()
+        tensors |= _low_rank_tensors("joint", basis.joint)
     # Not by `save_file`, whose errors say neither that the disk is full nor its number.
     path.write_bytes(save(tensors))
 
@@ -178,8 +206,16 @@ def load_basis(
         settings: ``damping``, ``joint_damping``, ``dims`` and ``seed`` of the manifest.
         layers: ``name`` and ``leader`` of each layer, in the order of the model.
     """
+    damping = float(settings["damping"])
     with safe_open(path, framework="pt") as file:
         keys = set(file.keys())
+
+        def low_rank(name: str, damping: float) -> LowRankWhitening | None:
+            if f"{name}/vectors" not in keys:
+                return None
+            vectors = file.get_tensor(f"{name}/vectors")
+            return LowRankWhitening(vectors, file.get_tensor(f"{name}/eigenvalues"), damping)
+
         inputs = {k: file.get_tensor(k) for k in keys if k.startswith("p_in/")}
         loaded = tuple(
             LayerBasis(
@@ -188,14 +224,16 @@ def load_basis(
                 inputs[f"p_in/{layer['leader']}"],
                 file.get_tensor(f"p_out/{layer['name']}"),
                 file.get_tensor(f"eigenvalues/{layer['name']}"),
+                low_rank(f"covariance/{layer['name']}", damping),
             )
             for layer in layers
         )
-        joint = None
-        if "joint/vectors" in keys:
-            joint = LowRankWhitening(
-                file.get_tensor("joint/vectors"),
-                file.get_tensor("joint/eigenvalues"),
-                float(settings["joint_damping"]),
-            )
-    return Basis(loaded, float(settings["damping"]), settings["dims"], settings["seed"], joint)
+        joint = low_rank("joint", float(settings["joint_damping"]))
+    return Basis(loaded, damping, settings["dims"], settings["seed"], joint)
+
+
+def _low_rank_tensors(name: str, whitening: LowRankWhitening) -> dict[str, Tensor]:
+    return {
+        f"{name}/vectors": whitening.vectors.float().cpu().contiguous(),
+        f"{name}/eigenvalues": whitening.eigenvalues.cpu().contiguous(),
+    }

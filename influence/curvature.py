@@ -1,8 +1,16 @@
 """Kronecker eigenbasis and damped eigenvalues of one layer's curvature (EK-FAC, arXiv 1806.03884).
 
 The Fisher of a linear layer is approximated in the eigenbasis of ``A ⊗ B``, ``A = E[a aᵀ]`` over
-layer inputs and ``B = E[g gᵀ]`` over output gradients, with the eigenvalues measured there:
-``λ_ij = E[G_ij²]`` for the projected gradient ``G = P_out (dL/dW) P_inᵀ`` of an example.
+layer inputs and ``B = E[g gᵀ]`` over output gradients, both means over tokens.
+
+*EK-FAC* measures the eigenvalues there: ``λ_ij = E[G_ij²]`` over passages, for the projected
+gradient ``G = P_out (dL/dW) P_inᵀ``. *K-FAC* multiplies those of the factors. As the gradient of a
+passage is a sum over its ``T`` tokens, ``dL/dW = Σ_t g_t a_tᵀ``,
+
+    E[G_ij²] = E[Σ_t g_ti² a_tj²] + (cross terms) = E[T] λB_i λA_j
+
+where tokens are independent, gradients have mean 0 and ``a`` says nothing about ``g``: then both
+agree, in scale too.
 
 The leading eigenvectors come from a Nyström sketch ``Y = A Ω`` of ``l`` columns (Tropp et al. 2017,
 arXiv 1706.05736): ``A ≈ Y (ΩᵀY)⁻¹ Yᵀ``. It costs ``2 d l`` instead of ``d²`` products a token and
@@ -10,6 +18,7 @@ arXiv 1706.05736): ``A ≈ Y (ΩᵀY)⁻¹ Yᵀ``. It costs ``2 d l`` instead of
 nothing is approximated.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,10 +55,23 @@ class Subspace:
         return float(self.eigenvalues.sum()) / self.trace if self.trace > 0 else 1.0
 
 
+@dataclass(frozen=True)
+class Contribution:
+    """Vectors of one batch as a covariance sketch takes them in: ``Σ v (Ωᵀv)ᵀ``, ``[d, l]``."""
+
+    product: Tensor
+    energy: Tensor  # Σ ‖v‖²
+    count: int
+    left_out: int
+
+
 class CovarianceSketch:
     """``E[v vᵀ]`` of a stream of vectors, kept as ``d × l`` numbers in float64."""
 
-    def __init__(self, width: int, columns: int, *, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, width: int, columns: int, *, seed: int, device: torch.device, name: str = "a layer"
+    ) -> None:
+        self.name = name
         self.width = width
         self.columns = min(columns, width)
         self.omega: Tensor | None = None  # None is the identity: the exact covariance
@@ -61,8 +83,8 @@ class CovarianceSketch:
         self.count = 0
         self.left_out = 0  # vectors that were not finite
 
-    def update(self, rows: Tensor) -> None:
-        """Add vectors ``[n, d]``; one whose square is not finite is left out and counted.
+    def contribution(self, rows: Tensor) -> Contribution:
+        """What vectors ``[n, d]`` would add; one whose square is not finite is left out.
 
         Products of one batch run in float32 (an error of about 1e-6 relative, far below the
         sampling error of any covariance); the sum over batches is float64.
@@ -70,13 +92,24 @@ class CovarianceSketch:
         rows = rows.float()
         energies = rows.square().sum(dim=1)
         sound = torch.isfinite(energies)
+        left_out = 0
         if not sound.all():
-            self.left_out += int((~sound).sum())
+            left_out = int((~sound).sum())
             rows, energies = rows[sound], energies[sound]
         image = rows if self.omega is None else rows @ self.omega  # [n, l]
-        self.sketch += (rows.T @ image).double()
-        self.trace += energies.sum(dtype=torch.float64)
-        self.count += len(rows)
+        energy = energies.sum(dtype=torch.float64)
+        return Contribution(rows.T @ image, energy, len(rows), left_out)
+
+    def add(self, contribution: Contribution) -> None:
+        """Add what `contribution` gave."""
+        self.sketch += contribution.product
+        self.trace += contribution.energy
+        self.count += contribution.count
+        self.left_out += contribution.left_out
+
+    def update(self, rows: Tensor) -> None:
+        """Add vectors ``[n, d]``."""
+        self.add(self.contribution(rows))
 
     def subspace(self, rank: int, *, seed: int) -> Subspace:
         """The ``rank`` leading eigenvectors (all, where the width is smaller).
@@ -85,17 +118,29 @@ class CovarianceSketch:
         eigenvalue 0, so the projection has the promised shape.
 
         Raises:
-            NumericalError: The covariance holds a NaN or an infinity.
+            NumericalError: The covariance is not finite, will not decompose, or all its vectors
+                were left out.
         """
         rank = min(rank, self.width)
         count = max(self.count, 1)
         sketch = (self.sketch / count).cpu()
         trace = float(self.trace) / count
-        if not torch.isfinite(sketch).all():
+        if not torch.isfinite(sketch).all() or (self.left_out and not self.count):
             raise NumericalError(
-                f"A covariance of width {self.width} over {self.count} vectors is not finite. "
-                "Find the passages whose gradient is not finite, or use --dtype float32."
+                f"The covariance of {self.name} (width {self.width} over {self.count} vectors, "
+                f"{self.left_out} left out) is not finite. Find the passages whose gradient is not "
+                "finite, or use --dtype float32."
             )
+        try:
+            return self._decomposed(sketch, trace, rank, seed)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            raise NumericalError(
+                f"The covariance of {self.name} (width {self.width} over {self.count} vectors) "
+                f"will not decompose ({error}). Fit on more passages (--fit-passages), or use "
+                "--dtype float32."
+            ) from error
+
+    def _decomposed(self, sketch: Tensor, trace: float, rank: int, seed: int) -> Subspace:
         factor = self._nystrom_factor(sketch)
         u, s, _ = torch.linalg.svd(factor, full_matrices=False)
         basis, eigenvalues = u[:, :rank], s[:rank].square()  # none, where nothing was ever added
@@ -128,6 +173,11 @@ def _fixed_signs(basis: Tensor) -> Tensor:
     return (basis * largest.sign()).contiguous()
 
 
+def kfac_eigenvalues(inputs: Subspace, outputs: Subspace, *, tokens_per_passage: float) -> Tensor:
+    """``λ_ij = E[T] λB_i λA_j``, ``[r_out, r_in]`` float64; see the module."""
+    return tokens_per_passage * torch.outer(outputs.eigenvalues, inputs.eigenvalues)
+
+
 def damped_inverse_root(eigenvalues: Tensor, *, damping: float) -> Tensor:
     """``(λ_ij + c λ̄)^-½`` with ``λ̄`` the mean eigenvalue of the layer.
 
@@ -136,10 +186,10 @@ def damped_inverse_root(eigenvalues: Tensor, *, damping: float) -> Tensor:
         damping: ``c``, as a fraction of the mean eigenvalue; above 0.
 
     Raises:
-        ValueError: The damping is not above 0.
+        ValueError: The damping is not above 0, or infinite.
     """
-    if not damping > 0:
-        raise ValueError(f"damping is {damping}; it must be above 0, such as 0.1.")
+    if not 0 < damping < math.inf:
+        raise ValueError(f"damping is {damping}; it must be finite and above 0, such as 0.1.")
     mean = eigenvalues.mean()
     if float(mean) <= 0:  # a layer that no gradient reached: it adds nothing to any score
         return torch.zeros_like(eigenvalues)

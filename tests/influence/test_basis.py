@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +38,18 @@ def _basis(*, dims: int, joint: LowRankWhitening | None = None) -> Basis:
     return Basis(layers, DAMPING, dims, 11, joint)
 
 
+def _raw_basis(*, dims: int, joint: LowRankWhitening | None = None) -> Basis:
+    """Full covariances from 7 vectors, one of the layers never reached by a gradient."""
+    bare = _basis(dims=dims)
+    layers = []
+    for i, layer in enumerate(bare.layers):
+        generator = torch.Generator().manual_seed(20 + i)
+        sample = torch.randn(7, layer.coordinates, generator=generator) * (i != 1)
+        covariance = LowRankWhitening.fit(sample, damping=DAMPING)
+        layers.append(replace(layer, covariance=covariance))
+    return replace(bare, layers=tuple(layers), joint=joint)
+
+
 def _coordinates(n: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, 30, generator=torch.Generator().manual_seed(seed))
 
@@ -71,13 +84,33 @@ def test_scores_with_joint_whitening_are_those_of_the_dense_solve():
     assert_close(got.double(), want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
 
 
+def test_scores_of_raw_curvature_are_those_of_the_dense_solve_in_each_layer():
+    basis = _raw_basis(dims=100)
+    q, z = _coordinates(3, seed=1), _coordinates(5, seed=2)
+    got = basis.whitened(q) @ basis.whitened(z).T
+    want, start = torch.zeros(3, 5, dtype=torch.float64), 0
+    for i, layer in enumerate(basis.layers):
+        part = slice(start, start + layer.coordinates)
+        start = part.stop
+        if i == 1:  # no gradient ever reached it: it adds nothing
+            continue
+        generator = torch.Generator().manual_seed(20 + i)
+        sample = torch.randn(7, layer.coordinates, generator=generator).double()
+        covariance = sample.T @ sample / 7
+        mu = DAMPING * covariance.trace() / torch.linalg.matrix_rank(sample)
+        damped = covariance + mu * torch.eye(layer.coordinates, dtype=torch.float64)
+        want += q[:, part].double() @ torch.linalg.solve(damped, z[:, part].double().T)
+    assert_close(got.double(), want, rtol=1e-5, atol=1e-5 * want.abs().max().item())
+
+
+@pytest.mark.parametrize("make", [_basis, _raw_basis], ids=["diagonal", "raw"])
 @pytest.mark.parametrize("dims", [100, 12], ids=["not sketched", "sketched"])
 @pytest.mark.parametrize("joint", [None, 0.5, math.inf])
-def test_back_is_the_transpose_of_whitened(dims, joint):
-    basis = _basis(dims=dims)
+def test_back_is_the_transpose_of_whitened(make, dims, joint):
+    basis = make(dims=dims)
     if joint is not None:
         whitening = LowRankWhitening.fit(basis.sketched(_coordinates(8, seed=3)), damping=joint)
-        basis = _basis(dims=dims, joint=whitening)
+        basis = make(dims=dims, joint=whitening)
     matrix = basis.whitened(torch.eye(30))  # row k is the image of coordinate k, [K, D]
     vectors = torch.randn(4, basis.vector_dims, generator=torch.Generator().manual_seed(5))
     want = vectors.double() @ matrix.double().T
@@ -97,12 +130,13 @@ def test_a_vector_has_as_many_numbers_as_there_are_or_as_were_asked_for():
     assert _basis(dims=100).coordinates == 30
 
 
+@pytest.mark.parametrize("make", [_basis, _raw_basis], ids=["diagonal", "raw"])
 @pytest.mark.parametrize("joint", ["none", "fitted", "off"])
-def test_what_is_saved_is_what_is_loaded(tmp_path, joint):
-    bare = _basis(dims=12)
+def test_what_is_saved_is_what_is_loaded(tmp_path, make, joint):
+    bare = make(dims=12)
     damping = {"none": 1.0, "fitted": 0.7, "off": math.inf}[joint]
     whitening = LowRankWhitening.fit(bare.sketched(_coordinates(8)), damping=damping)
-    basis = bare if joint == "none" else _basis(dims=12, joint=whitening)
+    basis = bare if joint == "none" else make(dims=12, joint=whitening)
     path = tmp_path / "basis.safetensors"
     save_basis(basis, path)
     settings = {"damping": DAMPING, "joint_damping": damping, "dims": 12, "seed": 11}
@@ -137,9 +171,10 @@ def test_a_layer_describes_itself():
     assert layer.coordinates == 8
 
 
-def test_moving_to_a_device_changes_no_number():
-    bare = _basis(dims=12)
-    basis = _basis(dims=12, joint=LowRankWhitening.fit(bare.sketched(_coordinates(8)), damping=1))
+@pytest.mark.parametrize("make", [_basis, _raw_basis], ids=["diagonal", "raw"])
+def test_moving_to_a_device_changes_no_number(make):
+    bare = make(dims=12)
+    basis = make(dims=12, joint=LowRankWhitening.fit(bare.sketched(_coordinates(8)), damping=1))
     x = _coordinates(2)
     assert torch.equal(basis.to(torch.device("cpu")).whitened(x), basis.whitened(x))
     assert basis.device == torch.device("cpu")

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -6,6 +8,7 @@ from influence.curvature import (
     CovarianceSketch,
     Subspace,
     damped_inverse_root,
+    kfac_eigenvalues,
     random_orthonormal,
 )
 from influence.errors import NumericalError
@@ -186,6 +189,53 @@ def test_a_covariance_that_is_not_finite_is_refused():
         sketch.subspace(2, seed=0)
 
 
+def test_a_layer_whose_every_vector_was_left_out_is_refused_by_name():
+    sketch = CovarianceSketch(6, 6, seed=0, device=CPU, name="the output gradients of h.0.mlp")
+    sketch.update(torch.full((3, 6), float("nan")))
+    with pytest.raises(NumericalError, match=r"output gradients of h\.0\.mlp .* 3 left out"):
+        sketch.subspace(2, seed=0)
+
+
+def test_a_covariance_that_will_not_decompose_is_refused_by_name(monkeypatch):
+    sketch = CovarianceSketch(6, 6, seed=0, device=CPU, name="the inputs of h.0.mlp")
+    sketch.update(torch.ones(3, 6))
+
+    def fails(*_args, **_kwargs):
+        raise torch.linalg.LinAlgError("the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    with pytest.raises(NumericalError, match=r"h\.0\.mlp .* will not decompose .*converge"):
+        sketch.subspace(2, seed=0)
+
+
+def test_kfac_is_ekfac_where_inputs_and_gradients_are_independent():
+    """Tokens independent, inputs and output gradients too, gradients of mean 0: equal in scale."""
+    generator = torch.Generator().manual_seed(0)
+    passages, most, d_in, d_out = 4000, 6, 5, 4
+    a_scale = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.2])
+    g_scale = torch.tensor([2.0, 1.0, 0.5, 0.1])
+    a = torch.randn(passages, most, d_in, generator=generator) * a_scale
+    g = torch.randn(passages, most, d_out, generator=generator) * g_scale
+    lengths = torch.randint(1, most + 1, (passages,), generator=generator)
+    real = torch.arange(most) < lengths[:, None]
+    inputs, outputs = _fitted(a[real], d_in, d_in), _fitted(g[real], d_out, d_out)
+    got = kfac_eigenvalues(inputs, outputs, tokens_per_passage=float(real.sum()) / passages)
+    gradients = torch.einsum("nto,nti->noi", (g * real[..., None]).double(), a.double())
+    projected = outputs.basis @ gradients @ inputs.basis.T
+    # G has a kurtosis of about 10, so a mean of 4,000 squares is off by 5 %; 3 times that.
+    assert_close(got, projected.square().mean(dim=0), rtol=0.15, atol=0)
+    assert_close(
+        float(got.sum()), float(projected.square().sum(dim=(1, 2)).mean()), rtol=0.1, atol=0
+    )
+
+
+def test_random_projections_are_the_same_on_every_machine():
+    """Rounded: another LAPACK may differ in the last bits, and in nothing else."""
+    q = random_orthonormal(3, 7, seed=11)
+    digits = ",".join(f"{value:.6f}" for value in (q + 0.0).flatten().tolist())
+    assert hashlib.sha256(digits.encode()).hexdigest()[:16] == "39bc95aa8fa18717"
+
+
 def test_damped_inverse_root():
     values = torch.tensor([[4.0, 1.0], [0.25, 0.0]], dtype=torch.float64)
     mean = 5.25 / 4
@@ -206,7 +256,7 @@ def test_a_layer_without_any_gradient_adds_nothing():
     assert got.count_nonzero() == 0
 
 
-@pytest.mark.parametrize("damping", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("damping", [0.0, -1.0, float("nan"), float("inf")])
 def test_damping_must_be_positive(damping):
     with pytest.raises(ValueError, match="above 0"):
         damped_inverse_root(torch.ones(1, 1, dtype=torch.float64), damping=damping)

@@ -1,13 +1,14 @@
 """Joint whitening from few vectors against the dense ``D × D`` matrix, in float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from influence.errors import NumericalError
-from influence.whitening import LowRankWhitening
+from influence.whitening import BlockWhitening, DiagonalWhitening, LowRankWhitening
 
 
 def _sample(n: int, dims: int, *, rank: int | None = None) -> torch.Tensor:
@@ -102,3 +103,45 @@ def test_a_sample_that_is_not_finite_is_refused(value):
 def test_damping_must_be_positive(damping):
     with pytest.raises(ValueError, match="above 0"):
         LowRankWhitening.fit(_sample(6, 15), damping=damping)
+
+
+def _redamped_by_hand(sample, old, new):
+    """``(C + μ'I)^-½ (C + μI)^½`` as a dense matrix; an infinite damping is the identity."""
+    powers = []
+    for damping, power in ((old, 0.5), (new, -0.5)):
+        if math.isinf(damping):
+            powers.append(torch.eye(sample.shape[1], dtype=torch.float64))
+            continue
+        values, vectors = torch.linalg.eigh(_dense(sample, damping))
+        powers.append(vectors @ torch.diag(values**power) @ vectors.T)
+    return powers[1] @ powers[0]
+
+
+@pytest.mark.parametrize("old", [0.01, 1.0, math.inf])
+@pytest.mark.parametrize("new", [0.01, 3.0, math.inf])
+def test_redamping_is_undoing_one_and_doing_the_other(old, new):
+    sample = _sample(6, 15)
+    fitted = LowRankWhitening.fit(sample, damping=1.0)
+    before, after = replace(fitted, damping=old), replace(fitted, damping=new)
+    u = _sample(5, 15)
+    z = before.forward(u)
+    assert_close(before.redamped(z, after), after.forward(u), rtol=1e-10, atol=1e-11)
+    assert_close(before.redamped(z, after), z @ _redamped_by_hand(sample, old, new))
+
+
+def test_diagonal_whitening_and_what_it_drops():
+    whitening = DiagonalWhitening(torch.tensor([2.0, 0.0, 0.5]))
+    u = torch.tensor([[1.0, 5.0, 4.0], [0.0, 1.0, -2.0]])
+    z = whitening.forward(u)
+    assert_close(z, torch.tensor([[2.0, 0.0, 2.0], [0.0, 0.0, -1.0]]))
+    assert_close(whitening.inverse(z), torch.tensor([[1.0, 0.0, 4.0], [0.0, 0.0, -2.0]]))
+
+
+def test_blocks_are_a_block_diagonal_matrix():
+    low_rank = LowRankWhitening.fit(_sample(4, 9), damping=0.5)
+    diagonal = DiagonalWhitening(torch.tensor([3.0, 0.25], dtype=torch.float64))
+    blocks = BlockWhitening([(9, low_rank), (2, diagonal)])
+    dense = torch.block_diag(low_rank.forward(torch.eye(9).double()), torch.diag(diagonal.roots))
+    u = _sample(5, 11)
+    assert_close(blocks.forward(u), u @ dense, rtol=1e-10, atol=1e-11)
+    assert_close(blocks.inverse(blocks.forward(u)), u, rtol=1e-10, atol=1e-11)
