@@ -1,6 +1,7 @@
 """The page as people get it: served over HTTP, opened in a real browser."""
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -10,12 +11,18 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.staticfiles import StaticFiles
 from playwright.sync_api import Browser, Page, sync_playwright
 
-STATIC = Path(__file__).resolve().parents[2] / "web" / "static"
+from api.app import create_app
+from influence.errors import AttributionError, NotFound
+from service.schemas import (
+    AttributeRequest,
+    AttributeResult,
+    DocumentResult,
+    IndexFacts,
+    ServiceInfo,
+)
+
 DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",
@@ -106,18 +113,18 @@ def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
 
 
 class Site:
-    """The page with an `/attribute` that answers what a test has put down for it."""
+    """The application with an attributor that answers what a test has put down for it."""
 
     def __init__(self) -> None:
-        self.answer: dict[str, Any] = attribution()
-        self.status = 200
-        self.hold = threading.Event()  # cleared: requests wait
-        self.asked: list[dict[str, Any]] = []
         self.address = ""
+        self.ready = True
+        self.hold = threading.Event()  # cleared: requests wait
         self.reset()
 
     def reset(self) -> None:
-        self.answer, self.status, self.asked = attribution(), 200, []
+        self.answer: dict[str, Any] = attribution()
+        self.refusal: AttributionError | None = None
+        self.asked: list[AttributeRequest] = []
         self.hold.set()
 
     def nothing(self) -> None:
@@ -130,27 +137,42 @@ class Site:
             time.sleep(0.01)
         assert len(self.asked) == number
 
-    def app(self) -> FastAPI:
-        app = FastAPI()
+    async def start(self) -> None: ...
 
-        @app.post("/attribute")
-        async def attribute(body: dict[str, Any]) -> JSONResponse:
-            self.asked.append(body)
-            while not self.hold.is_set():
-                await asyncio.sleep(0.02)
-            kind = "application/json" if self.status == 200 else "application/problem+json"
-            return JSONResponse(self.answer, self.status, media_type=kind)
+    async def close(self) -> None: ...
 
-        @app.get("/info")
-        async def info() -> dict[str, Any]:
-            return {"model": "models/SmolLM2-135M-Instruct", "index": {"documents": 412}}
+    async def check_ready(self) -> None: ...
 
-        @app.get("/")
-        async def page() -> FileResponse:
-            return FileResponse(STATIC / "index.html")
+    async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
+        self.asked.append(request)
+        while not self.hold.is_set():
+            await asyncio.sleep(0.02)
+        if self.refusal is not None:
+            raise self.refusal
+        answer = self.answer | {"request_id": request_id}
+        return AttributeResult.model_validate_json(json.dumps(answer))
 
-        app.mount("/static", StaticFiles(directory=STATIC))
-        return app
+    async def document(self, document_id: str) -> DocumentResult:
+        raise NotFound(f"There is no document {document_id}. Name one of the index.")
+
+    async def info(self) -> ServiceInfo:
+        return ServiceInfo(
+            version="0.1.0",
+            model="models/SmolLM2-135M-Instruct",
+            dtype="float32",
+            context_length=8192,
+            index=IndexFacts(
+                id="demo",
+                version="000001-0f3a9c5d7e21",
+                exact=True,
+                documents=412,
+                passages=518,
+                owners=45,
+                dims=16384,
+                precision="float32",
+                measured={},
+            ),
+        )
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +181,7 @@ def running_site() -> Iterator[Site]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         site.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(site.app(), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(create_app(site), log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         yield site

@@ -1,30 +1,18 @@
 """The page in a real browser: every state, by mouse, keyboard and screen reader, every width."""
 
-import json
 import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from service.schemas import AttributeResult, Problem
+from influence.errors import QueryTooLong
+from service.schemas import AttributeRequest
 
-TOO_LONG = {
-    "type": "about:blank",
-    "title": "Query too long",
-    "status": 422,
-    "detail": "Prompt and response are 9,312 tokens and the model reads at most 2,048. Shorten "
-    "the response, or attribute a part of it.",
-    "request_id": "01JD3V6S2Q",
-}
-
-
-def test_these_tests_speak_the_schemas_of_the_service(site):
-    # What the page is shown here is what the service can send.
-    AttributeResult.model_validate_json(json.dumps(site.answer))
-    site.nothing()
-    AttributeResult.model_validate_json(json.dumps(site.answer))
-    Problem.model_validate(TOO_LONG)
+TOO_LONG = QueryTooLong(
+    "Prompt and response are 9,312 tokens and the model reads at most 2,048. Shorten the "
+    "response, or attribute a part of it."
+)
 
 
 def test_a_question_is_sent_as_it_was_entered_and_answered(open_page, site):
@@ -33,12 +21,12 @@ def test_a_question_is_sent_as_it_was_entered_and_answered(open_page, site):
     panel = watched.page.get_by_role("region", name="Most valuable data")
     expect(panel.get_by_role("heading", name="Egypt: People and Society")).to_be_visible()
     assert site.asked == [
-        {
-            "prompt": "How many people live in Canada?",
-            "response": "  About 111,247,248.\nMost near the Nile. ",
-            "top_k": 10,
-            "ranking": "relative",
-        }
+        AttributeRequest(
+            prompt="How many people live in Canada?",
+            response="  About 111,247,248.\nMost near the Nile. ",
+            top_k=10,
+            ranking="relative",
+        )
     ]
     assert watched.faults == []
 
@@ -137,13 +125,13 @@ def test_a_side_on_which_none_stands_out_says_so(open_page, site):
 
 
 def test_an_error_is_the_server_s_sentence_and_can_be_retried(open_page, site):
-    site.answer, site.status = TOO_LONG, 422
+    site.refusal = TOO_LONG
     watched = open_page()
     watched.ask()
     alert = watched.page.get_by_role("alert")
     expect(alert).to_contain_text("Query too long")
-    expect(alert).to_contain_text(TOO_LONG["detail"])
-    expect(alert).to_contain_text("01JD3V6S2Q")
+    expect(alert).to_contain_text(str(TOO_LONG))
+    expect(alert).to_contain_text(re.compile(r"Status 4\d\d, request \w+"))
     site.reset()
     alert.get_by_role("button", name="Try again").click()
     expect(watched.page.locator(".proponents .card").first).to_be_visible()
@@ -165,6 +153,14 @@ def test_a_proxy_that_answers_in_html_is_an_error_too(open_page):
     watched.page.route("**/attribute", lambda route: route.fulfill(status=502, body="<h1>no</h1>"))
     watched.ask()
     expect(watched.page.get_by_role("alert")).to_contain_text("status 502")
+
+
+def test_what_the_types_refuse_is_told_as_well(open_page):
+    watched = open_page()
+    watched.page.get_by_label("Prompt").evaluate("node => { node.value = 'p'.repeat(300_000) }")
+    watched.page.get_by_label("Response").fill("r")
+    watched.page.get_by_role("button", name="Attribute").click()
+    expect(watched.page.get_by_role("alert")).to_contain_text("prompt")
 
 
 def test_work_shows_that_time_passes_and_can_be_cancelled(open_page, site):
@@ -193,7 +189,7 @@ def test_only_the_newest_question_is_answered(open_page, site):
     site.wait_for_questions(2)
     site.hold.set()
     expect(watched.page.locator(".proponents .card").first).to_be_visible()
-    assert [body["response"] for body in site.asked] == ["first", "second"]
+    assert [request.response for request in site.asked] == ["first", "second"]
 
 
 def test_empty_fields_never_leave_the_page(open_page, site):
@@ -282,7 +278,7 @@ def test_axe_finds_nothing(open_page, site, state):
     if state == "nothing":
         site.nothing()
     if state == "error":
-        site.answer, site.status = TOO_LONG, 422
+        site.refusal = TOO_LONG
     if state == "working":
         site.hold.clear()
     if state != "empty":

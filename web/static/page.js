@@ -6,6 +6,7 @@ import { count } from "./words.js";
 
 const form = document.querySelector("form.question");
 const element = document.querySelector("#answer");
+const facts = document.querySelector(".index-facts");
 const panel = new Panel(element);
 let running = null;
 
@@ -43,6 +44,7 @@ async function ask(body) {
   try {
     const found = await attribute(body, mine.signal);
     if (running === mine) panel.answer(found);
+    if (facts.hidden) describeIndex(); // the server was still loading when the page came
   } catch (problem) {
     if (problem.name === "AbortError" || running !== mine) return;
     panel.error(problem, () => ask(body));
@@ -59,13 +61,9 @@ function reveal() {
 
 /** The masthead says what is served; the page works as well without it. */
 async function describeIndex() {
-  const line = document.querySelector(".index-facts");
-  try {
-    const served = await info();
-    const model = served.model.split("/").at(-1); // a folder's path says nothing to a reader
-    line.textContent = `${model} · ${count(served.index.documents, "document")}`;
-    line.hidden = false;
-  } catch {
-    line.hidden = true;
-  }
+  const served = await info().catch(() => null);
+  if (served === null) return;
+  const model = served.model.split("/").at(-1); // a folder's path says nothing to a reader
+  facts.textContent = `${model} · ${count(served.index.documents, "document")}`;
+  facts.hidden = false;
 }
