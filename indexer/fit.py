@@ -7,6 +7,7 @@ between the two uses, so memory does not grow with the sample.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,16 @@ import torch
 from torch import Tensor
 
 from indexer.batches import batches
+from indexer.covariances import fit_covariances, within_tokens
+from indexer.halving import Halving
 from indexer.progress import Reporter
+from influence.atomic import storage_errors
 from influence.basis import Basis, LayerBasis
-from influence.curvature import CovarianceSketch, Subspace
+from influence.curvature import Subspace
 from influence.encoder import (
-    Batch,
     GradientEncoder,
     LanguageModelLoss,
     input_leaders,
-    run_backward,
 )
 from influence.errors import NumericalError
 from influence.layers import LinearLayer, select_layers
@@ -32,7 +34,6 @@ from influence.model import LoadedModel
 from influence.tokens import Passage
 from influence.whitening import LowRankWhitening
 
-NYSTROM_OVERSAMPLING = 2  # columns of the covariance sketch, in ranks
 ROWS_PER_BLOCK = 64  # of projected gradients brought back from disk at a time
 
 
@@ -43,28 +44,6 @@ class Fitted:
     basis: Basis
     layers: tuple[LayerEntry, ...]
     entry: FitEntry
-
-
-class _CovarianceReceiver:
-    """Adds the inputs and output gradients of real tokens to the layers' covariances."""
-
-    def __init__(
-        self,
-        inputs: dict[str, CovarianceSketch],
-        outputs: dict[str, CovarianceSketch],
-        leaders: dict[str, str],
-        mask: Tensor,
-    ) -> None:
-        self._inputs = inputs
-        self._outputs = outputs
-        self._leaders = leaders
-        self._mask = mask  # [B, T]: True where there is a token
-
-    def on_input(self, layer: str, x: Tensor) -> None:
-        self._inputs[self._leaders[layer]].update(x[self._mask])
-
-    def on_gradient(self, layer: str, seen: None, g: Tensor) -> None:
-        self._outputs[layer].update(g[self._mask])
 
 
 def fit_basis(
@@ -91,8 +70,8 @@ def fit_basis(
     layers = select_layers(loaded.model, settings.layers)
     loss = LanguageModelLoss(loaded)
     leaders = input_leaders(loaded, layers)
-    chosen = _within_tokens(sample, settings.fit_tokens)
-    inputs, outputs = _covariances(loss, chosen, layers, leaders, settings, reporter)
+    chosen = within_tokens(sample, settings.fit_tokens)
+    inputs, outputs = fit_covariances(loss, chosen, layers, leaders, settings, reporter)
     subspaces = {
         name: sketch.subspace(settings.rank, seed=settings.seed + 1)
         for name, sketch in inputs.items()
@@ -137,51 +116,6 @@ def fit_basis(
     return Fitted(basis, entries, entry)
 
 
-def _within_tokens(sample: Sequence[Passage], tokens: int) -> list[Passage]:
-    """The first passages of the sample, until they hold so many tokens."""
-    chosen, total = [], 0
-    for passage in sample:
-        if chosen and total >= tokens:
-            break
-        chosen.append(passage)
-        total += len(passage.tokens.input_ids)
-    return chosen
-
-
-def _covariances(
-    loss: LanguageModelLoss,
-    passages: Sequence[Passage],
-    layers: Sequence[LinearLayer],
-    leaders: dict[str, str],
-    settings: IndexSettings,
-    reporter: Reporter,
-) -> tuple[dict[str, CovarianceSketch], dict[str, CovarianceSketch]]:
-    device = loss.loaded.device
-    columns = NYSTROM_OVERSAMPLING * settings.rank
-    inputs: dict[str, CovarianceSketch] = {}
-    outputs: dict[str, CovarianceSketch] = {}
-    for number, layer in enumerate(layers):
-        seed = settings.seed + 1000 + 2 * number  # every covariance has test vectors of its own
-        if leaders[layer.name] == layer.name:
-            inputs[layer.name] = CovarianceSketch(layer.d_in, columns, seed=seed, device=device)
-        outputs[layer.name] = CovarianceSketch(layer.d_out, columns, seed=seed + 1, device=device)
-    total = sum(len(p.tokens.input_ids) for p in passages)
-    with reporter.step("Fitting: covariances", total=total, unit="tokens") as advance:
-        for group in batches(passages, token_budget=settings.batch_tokens):
-            sequences = [passages[i].tokens for i in group]
-            batch = Batch.of(sequences, device)
-            receiver = _CovarianceReceiver(inputs, outputs, leaders, batch.real_tokens)
-            losses = run_backward(loss, batch, layers, leaders, receiver)
-            if not torch.isfinite(losses).all():
-                names = [passages[i].id for i in group]
-                raise NumericalError(
-                    f"The loss of one of the passages {', '.join(names)} is not finite. Remove "
-                    "it from the corpus, or use --dtype float32."
-                )
-            advance(sum(len(s.input_ids) for s in sequences))
-    return inputs, outputs
-
-
 def _layer_basis(
     layer: LinearLayer, leader: str, inputs: dict[str, Subspace], outputs: dict[str, Subspace]
 ) -> LayerBasis:
@@ -201,23 +135,27 @@ def _eigenvalues_and_joint(
 ) -> tuple[Basis, int]:
     """Second pass: ``λ_ij = E[G_ij²]``, then the covariance of the sketched vectors."""
     encoder = GradientEncoder(loaded, bare)
+    halving = Halving()
     squares = torch.zeros(bare.coordinates, dtype=torch.float64, device=loaded.device)
     total = sum(len(p.tokens.input_ids) for p in sample)
     kept = 0
+
+    def encode(part: list[int]) -> Tensor:
+        return encoder.coordinates([sample[i].tokens for i in part])[0]
+
     try:
         with (
+            storage_errors(spool),
             spool.open("wb") as stream,
             reporter.step("Fitting: eigenvalues", total=total, unit="tokens") as advance,
         ):
             for group in batches(sample, token_budget=settings.batch_tokens):
-                sequences = [sample[i].tokens for i in group]
-                coordinates, _ = encoder.coordinates(sequences)
-                finite = torch.isfinite(coordinates).all(dim=1)
-                coordinates = coordinates[finite]
-                squares += coordinates.double().square().sum(dim=0)
-                stream.write(coordinates.cpu().numpy().tobytes())
-                kept += len(coordinates)
-                advance(sum(len(s.input_ids) for s in sequences))
+                for part, coordinates in halving.run(sample, group, encode):
+                    coordinates = coordinates[torch.isfinite(coordinates).all(dim=1)]
+                    squares += coordinates.double().square().sum(dim=0)
+                    stream.write(coordinates.cpu().numpy().tobytes())
+                    kept += len(coordinates)
+                    advance(sum(len(sample[i].tokens) for i in part))
         if kept == 0:
             raise NumericalError(
                 f"None of the {len(sample)} sampled passages has a finite gradient. Use --dtype "
@@ -226,7 +164,8 @@ def _eigenvalues_and_joint(
         basis = _with_eigenvalues(bare, squares.cpu() / kept, settings)
         return _with_joint(basis, spool, kept, settings, loaded.device), kept
     finally:
-        spool.unlink(missing_ok=True)
+        with suppress(OSError):  # what is wrong with the folder has been said already
+            spool.unlink(missing_ok=True)
 
 
 def _with_eigenvalues(bare: Basis, mean_squares: Tensor, settings: IndexSettings) -> Basis:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
 
 from indexer.batches import batches
 from indexer.corpus import Located
+from indexer.halving import Halving
 from indexer.progress import Advance
 from influence.documents import Document
-from influence.encoder import GradientEncoder
+from influence.encoder import Encoded, GradientEncoder
 from influence.manifest import IndexSettings, Shard
 from influence.staging import PassageRow, Staging
 from influence.tokens import Passage
@@ -61,10 +61,11 @@ def log_shards(
     left_out: list[str] = []
     computed = real = 0
     items = _items(corpus)
+    halving = Halving()
     while shard := list(islice(items, settings.shard_passages)):
         number = len(shards)
         if staging.shard_rows(number) is None:
-            _log_shard(staging, number, shard, encoder, settings, advance)
+            _log_shard(staging, number, shard, encoder, settings, halving, advance)
         else:
             advance(sum(len(item.passage.tokens) for item in shard))
         record = staging.shard_record(number)
@@ -88,16 +89,21 @@ def _log_shard(
     shard: Sequence[_Item],
     encoder: GradientEncoder,
     settings: IndexSettings,
+    halving: Halving,
     advance: Advance,
 ) -> None:
     passages = [item.passage for item in shard]
     vectors = np.zeros((len(passages), encoder.basis.vector_dims), dtype=np.float32)
     losses = np.zeros(len(passages))
     computed = real = 0
+
+    def encode(part: list[int]) -> Encoded:
+        return encoder.encode([passages[i].tokens for i in part])
+
     for group in batches(passages, token_budget=settings.batch_tokens):
-        for part in _encode(encoder, passages, group):
-            vectors[part.rows] = part.vectors
-            losses[part.rows] = part.losses
+        for part, encoded in halving.run(passages, group, encode):
+            vectors[part] = encoded.vectors.cpu().numpy()
+            losses[part] = encoded.losses.cpu().numpy()
         lengths = [len(passages[i].tokens) for i in group]
         computed += len(lengths) * max(lengths)
         real += sum(lengths)
@@ -130,30 +136,3 @@ def _log_shard(
 
 def _why(vector: np.ndarray) -> str:
     return "zero" if np.isfinite(vector).all() else "not finite"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Vectors and losses of some rows of a shard."""
-
-    rows: list[int]
-    vectors: np.ndarray
-    losses: np.ndarray
-
-
-def _encode(
-    encoder: GradientEncoder, passages: Sequence[Passage], group: list[int]
-) -> Iterator[_Part]:
-    """Encode a batch; where memory does not suffice, its halves."""
-    try:
-        encoded = encoder.encode([passages[i].tokens for i in group])
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        out_of_memory = not isinstance(error, RuntimeError) or "memory" in str(error).lower()
-        if not out_of_memory or len(group) == 1:
-            raise
-        log.warning("out of memory with %d passages in a batch; trying halves", len(group))
-        middle = len(group) // 2
-        yield from _encode(encoder, passages, group[:middle])
-        yield from _encode(encoder, passages, group[middle:])
-        return
-    yield _Part(group, encoded.vectors.cpu().numpy(), encoded.losses.cpu().numpy())

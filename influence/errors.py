@@ -17,6 +17,7 @@
     ├── AddressUnavailable      the server cannot listen where it was told to
     ├── BuildConflict           an unfinished build with other settings is in the way
     ├── StorageFull             the disk is full, or the folder cannot be written
+    ├── OutOfMemory             a single passage needs more memory than there is
     └── NumericalError          a gradient or a covariance is not finite
 
 Importing this module loads neither torch nor faiss.
@@ -107,6 +108,10 @@ class BuildConflict(AttributionError):
 
 class StorageFull(AttributionError):
     """The disk is full, or the folder cannot be written."""
+
+
+class OutOfMemory(AttributionError):
+    """A single passage needs more memory than there is."""
 
 
 class NumericalError(AttributionError):

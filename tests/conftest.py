@@ -1,6 +1,7 @@
 """Tiny models and tokenizers, built in the test: no download, no GPU."""
 
 import copy
+import json
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -17,7 +18,11 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from indexer.build import build_index
+from indexer.progress import Silence
+from influence.manifest import IndexSettings
 from influence.model import LoadedModel, prepare_model, state_sha256
+from influence.store import IndexReader
 from influence.tokens import TokenSequence
 
 CHAT_TEMPLATE = (
@@ -29,6 +34,8 @@ WORDS = (
     "the a of and to in is was king queen river mountain city ship gold silver bread wine north "
     "south east west who what where when population capital area miles people war peace treaty"
 )
+# Settings in proportion to these models.
+SMALL = {"rank": 8, "dims": 256, "max_length": 32, "batch_tokens": 256, "shard_passages": 16}
 
 
 def make_tokenizer(texts: list[str] | None = None, *, chat: bool = False, vocabulary: int = 400):
@@ -176,3 +183,22 @@ def random_sequence(length: int, *, seed: int = 0, vocabulary: int = 400, first_
 def token_sequence():
     """`random_sequence`."""
     return random_sequence
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Build the index of some records with small settings, and open it."""
+
+    def run(records, loaded, name: str = "index", **settings) -> IndexReader:
+        corpus = tmp_path / f"{name}.jsonl"
+        corpus.write_text("".join(json.dumps(record) + "\n" for record in records))
+        build_index(
+            str(corpus),
+            loaded,
+            tmp_path / name,
+            IndexSettings(**{**SMALL, **settings}),
+            reporter=Silence(),
+        )
+        return IndexReader.open(tmp_path / name)
+
+    return run
