@@ -103,9 +103,9 @@ function fill(section, hits, largest, standsOut) {
   place(section.querySelector("ol.faint"), weak);
   section.querySelector(".none").hidden = strong.length > 0;
   section.querySelector("details").hidden = weak.length === 0;
-  section.querySelector("summary").textContent = `Show ${weak.length} more that ${
-    weak.length === 1 ? "does" : "do"
-  } not stand out`;
+  const more = strong.length > 0 ? " more" : "";
+  const verb = weak.length === 1 ? "does" : "do";
+  section.querySelector("summary").textContent = `Show ${weak.length}${more} that ${verb} not stand out`;
 }
 
 function verdict(proponents) {
