@@ -21,10 +21,10 @@ def demo(
 ) -> None:
     """Make a model that has learnt a public corpus, index it, check it, and serve it."""
     from api.server import run
-    from demo.run import prepare_demo
+    from demo.run import run_demo
     from service.settings import load_settings
 
-    made = prepare_demo(cache, device=device)
+    made = run_demo(cache, device=device)
     if serve:
         run(
             load_settings(

@@ -15,21 +15,6 @@ import pytest
 from cli.main import main
 
 WORDS = ("the", "a", "of", "king", "queen", "river", "city", "ship", "gold", "silver", "north")
-    "the",
-    "a",
-    "of",
-    "and",
-    "king",
-    "queen",
-    "river",
-    "mountain",
-    "city",
-    "ship",
-    "gold",
-    "silver",
-    "north",
-    "south",
-]
 SETTINGS = ("--rank", "8", "--dims", "256", "--shard-passages", "16")
 
 
