@@ -12,9 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=
 ARGS ?=
-# PyPI's torch for Linux carries CUDA and weighs gigabytes; this public index has the CPU build.
-# It is asked only on Linux without an NVIDIA GPU, and only where pip knows no CPU build already.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# PyPI's torch for Linux carries CUDA and weighs gigabytes. Name PyTorch's index of CPU builds here
+# to spare them; a CPU build that pip already knows of is taken anyway, unless there is a GPU.
+TORCH_INDEX ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 RECIPE := pyproject.toml constraints.txt
@@ -65,9 +65,9 @@ $(VENV)/torch: $(RECIPE) | $(VENV)/ready
 	  echo "==> torch: $$build is installed"; \
 	else \
 	  echo "==> torch: no NVIDIA GPU, so the CPU build $$build"; \
-	  $(PIP) "$$build" 2>/dev/null \
-	    || $(PIP) --retries 1 --extra-index-url '$(TORCH_INDEX)' "$$build" \
-	    || echo "==> torch: no CPU build found; the next step takes PyPI's (some 3 GB)"; \
+	  $(PIP) $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') "$$build" 2>/dev/null \
+	    || echo "==> torch: no CPU build found; the next step takes PyPI's (some 3 GB)." \
+	      "To spare it: make $(MAKECMDGOALS) TORCH_INDEX=<PyTorch's index of CPU builds>"; \
 	fi
 	@touch $@
 

@@ -4,15 +4,16 @@
 #   docker run --rm -p 127.0.0.1:8000:8000 -v ./index:/index:ro -v ./model:/model:ro whence-api
 FROM python:3.11-slim-bookworm AS build
 
-# PyPI's torch carries CUDA; this public index has the CPU build, a tenth of its size.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PyPI's torch carries CUDA. `--build-arg TORCH_INDEX=` with the address of PyTorch's own index of
+# CPU builds takes one of a tenth of the size.
+ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 WORKDIR /source
 RUN python -m venv /opt/whence
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/whence/bin/pip install --constraint constraints.txt --extra-index-url "${TORCH_INDEX}" \
-    "$(sed -n 's/^torch==.*/&+cpu/p' constraints.txt)"
+    /opt/whence/bin/pip install --constraint constraints.txt \
+    ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/whence/bin/pip install --constraint constraints.txt '.[api,service,cpu]'

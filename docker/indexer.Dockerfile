@@ -3,19 +3,18 @@
 #   docker build --file docker/indexer.Dockerfile --tag whence-indexer .
 #   docker run --rm -v ./corpus:/corpus:ro -v ./model:/model:ro -v ./index:/index whence-indexer
 #
-# With `--build-arg TORCH_BUILD=` (empty) it takes PyPI's CUDA build, for `docker run --gpus all`.
+# PyPI's torch carries CUDA, for `docker run --gpus all`. `--build-arg TORCH_INDEX=` with the address
+# of PyTorch's own index of CPU builds takes one of a tenth of the size.
 FROM python:3.11-slim-bookworm AS build
 
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG TORCH_BUILD=+cpu
+ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 WORKDIR /source
 RUN python -m venv /opt/whence
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/whence/bin/pip install --constraint constraints.txt \
-    ${TORCH_BUILD:+--extra-index-url "${TORCH_INDEX}"} \
-    "$(sed -n "s/^torch==.*/&${TORCH_BUILD}/p" constraints.txt)"
+    ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/whence/bin/pip install --constraint constraints.txt '.[indexer]'
