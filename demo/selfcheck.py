@@ -1,0 +1,275 @@
+"""Does the attribution of the demo hold? Three checks, each with a bar, and one case to look at.
+
+a. **Own text**: a record's question with the record's text as the answer names that record first,
+   in at least 9 of 10.
+b. **Repeated facts**: an answer that the model gives by itself and that repeats figures or phrases
+   of exactly one record (the rule is in `demo.facts`) has that record among the first five, in at
+   least 8 of 10.
+c. **Outside**: for questions that no record has to do with, nothing stands out.
+
+The case: an answer that carries another record's figures. What explains the error is the first
+proponent; that the right record speaks against it shows in the opponents.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from demo.facts import FactIndex
+from demo.records import Record
+from indexer.progress import Reporter
+from influence.errors import AttributionError
+from service.schemas import AttributeResult
+
+Attribute = Callable[[str, str, int], AttributeResult]  # prompt, response, top_k
+Generate = Callable[[Sequence[str]], list[str]]  # greedy answers, one for each question
+
+OWN_TEXTS = 10
+OWN_TEXTS_FIRST = 9
+REPEATS = 10
+REPEATS_IN_TOP = 8
+TOP = 5
+ROUND = 16  # questions whose answers are generated together
+MOST_QUESTIONS = 160  # until ten answers repeat a record
+
+OUTSIDE = (
+    "How do I bake sourdough bread at home?",
+    "How do I reverse a linked list in Python?",
+    "What are the rules of offside in football?",
+    "How do I remove a red wine stain from a shirt?",
+    "Can you write a short poem about my cat?",
+    "How should I train for my first marathon?",
+)
+OUTSIDE_SILENT = 5
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check: how many cases held, how many had to."""
+
+    name: str
+    held: int
+    of: int
+    needed: int
+    failures: tuple[str, ...]  # a line for each case that did not hold
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bar is reached."""
+        return self.held >= self.needed
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.passed else "FAILED"
+        return f"{verdict}: {self.name}: {self.held} of {self.of} (needed: {self.needed})"
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A generated answer that carries another record's figures, and its explanation.
+
+    ``opponent_rank`` is the place of the record that would have been right among the opponents,
+    None where it is not among the first.
+    """
+
+    question: str
+    answer: str
+    figures: tuple[str, ...]
+    asked: str
+    carries: str
+    first_proponent: str
+    relative_influence: float
+    strongest_opponent: str
+    opponent_rank: int | None
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """All that the self-check found."""
+
+    checks: tuple[CheckResult, ...]
+    wrong_answer: WrongAnswer | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the cache and for people."""
+        return asdict(self)
+
+
+class SelfCheckFailed(AttributionError):
+    """The demo's attribution misses its bar."""
+
+
+def self_check(
+    attribute: Attribute,
+    generate: Generate,
+    records: Sequence[Record],
+    *,
+    seed: int = 0,
+    reporter: Reporter,
+) -> SelfCheck:
+    """Run the three checks and look for a wrong answer to explain.
+
+    Args:
+        attribute: The service's answer for a prompt, a response and ``top_k``.
+        generate: The model's own answers.
+        records: The indexed records.
+        seed: Which of them are asked about.
+        reporter: Told how far it is and what was found.
+
+    Raises:
+        SelfCheckFailed: A check misses its bar; the message names each and its failures.
+    """
+    rng = random.Random(seed)
+    own = check_own_texts(attribute, rng.sample(records, min(OWN_TEXTS, len(records))), reporter)
+    repeats, answers = check_repeats(
+        attribute, generate, rng.sample(records, len(records)), records, reporter
+    )
+    outside = check_outside(attribute, generate, reporter)
+    found = SelfCheck((own, repeats, outside), explain_wrong_answer(attribute, answers, records))
+    for check in found.checks:
+        reporter.note(f"  {check}")
+    if found.wrong_answer is not None:
+        for line in describe(found.wrong_answer):
+            reporter.note(f"  {line}")
+    missed = [check for check in found.checks if not check.passed]
+    if missed:
+        raise SelfCheckFailed(
+            "The demo's self-check failed: "
+            + "; ".join(f"{check} [{' | '.join(check.failures)}]" for check in missed)
+            + ". The index does not explain this model; report it with this message."
+        )
+    return found
+
+
+def check_own_texts(
+    attribute: Attribute, records: Sequence[Record], reporter: Reporter
+) -> CheckResult:
+    """Check (a): the record whose text is the answer must be first."""
+    failures = []
+    with reporter.step("Self-check: own texts", total=len(records), unit="answers") as advance:
+        for record in records:
+            first = attribute(record.question, record.answer, TOP).proponents[0].document_id
+            if first != record.id:
+                failures.append(f"the text of {record.id} names {first} first")
+            advance(1)
+    held = len(records) - len(failures)
+    return CheckResult(
+        "a record's own text names it first", held, len(records), OWN_TEXTS_FIRST, tuple(failures)
+    )
+
+
+def check_repeats(
+    attribute: Attribute,
+    generate: Generate,
+    order: Sequence[Record],
+    records: Sequence[Record],
+    reporter: Reporter,
+) -> tuple[CheckResult, list[tuple[Record, str]]]:
+    """Check (b): generated answers that repeat exactly one record must have it in the top five.
+
+    Returns:
+        The check, and every answer that was generated with the record it was asked for.
+    """
+    facts = FactIndex(records)
+    answers: list[tuple[Record, str]] = []
+    failures: list[str] = []
+    tried = 0
+    with reporter.step("Self-check: repeated facts", total=REPEATS, unit="answers") as advance:
+        for start in range(0, min(len(order), MOST_QUESTIONS), ROUND):
+            asked = order[start : start + ROUND]
+            given = generate([record.question for record in asked])
+            answers += zip(asked, given, strict=True)
+            for record, answer in zip(asked, given, strict=True):
+                repeated = facts.repeated(record.question, answer)
+                if len(repeated) != 1 or tried == REPEATS:
+                    continue
+                ((expected, by),) = repeated.items()
+                hits = attribute(record.question, answer, TOP).proponents
+                if expected not in {hit.document_id for hit in hits}:
+                    failures.append(
+                        f"{record.question!r} -> {answer!r} repeats {sorted(by)[0]!r} of {expected}"
+                        f", but {', '.join(hit.document_id for hit in hits)} were named"
+                    )
+                tried += 1
+                advance(1)
+            if tried == REPEATS:
+                break
+    held = tried - len(failures)
+    if tried < REPEATS:
+        failures.append(f"only {tried} of {len(answers)} generated answers repeat one record")
+    name = f"the record that an answer repeats is in the top {TOP}"
+    return CheckResult(name, held, REPEATS, REPEATS_IN_TOP, tuple(failures)), answers
+
+
+def check_outside(attribute: Attribute, generate: Generate, reporter: Reporter) -> CheckResult:
+    """Check (c): for questions from outside the corpus nothing may stand out."""
+    failures = []
+    with reporter.step("Self-check: outside", total=len(OUTSIDE), unit="answers") as advance:
+        for question, answer in zip(OUTSIDE, generate(OUTSIDE), strict=True):
+            result = attribute(question, answer, TOP)
+            if result.query.stands_out:
+                best = result.proponents[0]
+                failures.append(
+                    f"{question!r} -> {answer[:80]!r}... stands out with {best.document_id} "
+                    f"(confidence {best.confidence:.3f})"
+                )
+            advance(1)
+    held = len(OUTSIDE) - len(failures)
+    return CheckResult(
+        "nothing stands out for questions from outside",
+        held,
+        len(OUTSIDE),
+        OUTSIDE_SILENT,
+        tuple(failures),
+    )
+
+
+def explain_wrong_answer(
+    attribute: Attribute, answers: Sequence[tuple[Record, str]], records: Sequence[Record]
+) -> WrongAnswer | None:
+    """The clearest answer with another record's figures; None where the model made no such error.
+
+    The clearest is one whose first proponent is the record that the figures are from, and of these
+    the one with the right record highest among the opponents.
+    """
+    facts = FactIndex(records)
+    cases = []
+    for record, answer in answers:
+        by_record = facts.figures_of(answer)
+        if len(by_record) != 1 or record.id in by_record or not answer:
+            continue
+        ((carries, figures),) = by_record.items()
+        result = attribute(record.question, answer, 10)
+        first = result.proponents[0]
+        opponents = [hit.document_id for hit in result.opponents]
+        case = WrongAnswer(
+            question=record.question,
+            answer=answer,
+            figures=tuple(sorted(figures)),
+            asked=record.id,
+            carries=carries,
+            first_proponent=first.document_id,
+            relative_influence=first.relative_influence,
+            strongest_opponent=opponents[0] if opponents else "",
+            opponent_rank=opponents.index(record.id) + 1 if record.id in opponents else None,
+        )
+        cases.append(case)
+    return min(
+        cases,
+        key=lambda case: (case.first_proponent != case.carries, case.opponent_rank or 99),
+        default=None,
+    )
+
+
+def describe(case: WrongAnswer) -> list[str]:
+    """The case in words, a line each."""
+    place = "not among" if case.opponent_rank is None else f"number {case.opponent_rank} of"
+    return [
+        "A wrong answer, explained:",
+        f"  asked:     {case.question}",
+        f"  answered:  {case.answer}",
+        f"  but {', '.join(case.figures)} stands in {case.carries}",
+        f"  first proponent:    {case.first_proponent} ({case.relative_influence:+.3f})",
+        f"  strongest opponent: {case.strongest_opponent}",
+        f"  the right record, {case.asked}, is {place} the opponents",
+    ]
