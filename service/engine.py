@@ -1,0 +1,267 @@
+"""From a prompt and a response to the passages behind it: model, index, search, confidence.
+
+An engine is synchronous and has no state that a request changes: the same request gives the same
+answer, to the bit, however often and after whatever else it is asked (timings aside).
+"""
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from influence.basis import load_basis
+from influence.encoder import GradientEncoder
+from influence.errors import IndexMismatch, IndexUnavailable, NumericalError
+from influence.model import LoadedModel, load_model
+from influence.store import IndexReader
+from influence.tokens import TokenSequence, query_tokens
+from service.confidence import STANDS_OUT, confidence, spread_of
+from service.owners import owner_shares
+from service.ranking import top_rows
+from service.schemas import (
+    NOTHING_STANDS_OUT,
+    NOTHING_STANDS_OUT_IN_FILTER,
+    AttributeRequest,
+    AttributeResult,
+    DocumentResult,
+    Filter,
+    IndexFacts,
+    IndexReference,
+    QueryFacts,
+    ServiceInfo,
+    Timings,
+)
+from service.search import ExactSearch, choose_precision
+from service.texts import Texts
+
+_WARM_UP = AttributeRequest(prompt="What is this?", response="A first question.", top_k=1)
+
+
+class Engine:
+    """A model and its index, ready to answer.
+
+    Args:
+        reader: The index.
+        loaded: The model that it was built from.
+        search_memory_bytes: Most memory for the vectors.
+
+    Raises:
+        IndexMismatch: The index was built from another model or tokenizer.
+        IndexUnavailable: It has no rows, or its vectors do not fit the memory.
+    """
+
+    def __init__(
+        self, reader: IndexReader, loaded: LoadedModel, *, search_memory_bytes: int
+    ) -> None:
+        _check_they_belong_together(reader, loaded)
+        if len(reader) == 0:
+            raise IndexUnavailable(
+                f"The index in {reader.index_dir} has no rows. Build it from a corpus with text."
+            )
+        self.reader = reader
+        self.loaded = loaded
+        manifest = reader.manifest
+        basis = load_basis(
+            reader.basis_path,
+            manifest.settings.model_dump(),
+            [{"name": layer.name, "leader": layer.leader} for layer in manifest.layers],
+        )
+        self.encoder = GradientEncoder(loaded, basis)
+        precision = choose_precision(len(reader), reader.dims, memory_bytes=search_memory_bytes)
+        self.search = ExactSearch(reader.vector_shards(), precision=precision)
+        self.texts = Texts(reader)
+        self._model_name = _shown_name(manifest.model.name)
+        self._reference = IndexReference(
+            id=reader.index_dir.resolve().name, version=reader.version, exact=True
+        )
+
+    @classmethod
+    def load(
+        cls,
+        index_dir: Path,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        search_memory_bytes: int = 8 * 2**30,
+    ) -> "Engine":
+        """Open an index, load its model, and answer a first question to warm both up.
+
+        Args:
+            index_dir: The index.
+            model: Folder or name; the one that the index names by default.
+            device: ``auto``, ``cpu``, ``cuda`` …
+            dtype: ``float32`` or ``bfloat16``; ``auto`` is that of the index.
+            search_memory_bytes: Most memory for the vectors.
+
+        Raises:
+            IndexUnavailable: There is no usable index; see its subclasses.
+            ModelUnavailable: The model cannot be loaded.
+        """
+        reader = IndexReader.open(index_dir)
+        identity = reader.manifest.model
+        loaded = load_model(
+            identity.name if model is None else model,
+            device=device,
+            dtype=identity.dtype if dtype == "auto" else dtype,
+        )
+        engine = cls(reader, loaded, search_memory_bytes=search_memory_bytes)
+        engine.attribute(_WARM_UP, request_id="warm-up")
+        return engine
+
+    def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
+        """Rank the passages that most influenced a response.
+
+        Raises:
+            InvalidInput: The request cannot be attributed, or is too long for the model.
+            NumericalError: Its gradient is zero or not finite.
+        """
+        begun = time.perf_counter()
+        tokens = query_tokens(
+            request.prompt,
+            request.response,
+            self.loaded.tokenizer,
+            max_length=self.loaded.context_length,
+            span=(request.span.start, request.span.end) if request.span else None,
+        )
+        query, loss_nats = self._encode(tokens)
+        encoded = time.perf_counter()
+
+        ranked = self._rank(query, request)
+        owners = owner_shares(query, self.reader.owners)
+        searched = time.perf_counter()
+        proponents = self.texts.hits(ranked.proponents)
+        opponents = self.texts.hits(ranked.opponents)
+        fetched = time.perf_counter()
+        nothing = NOTHING_STANDS_OUT_IN_FILTER if request.filter else NOTHING_STANDS_OUT
+        return AttributeResult(
+            request_id=request_id,
+            model=self._model_name,
+            index=self._reference,
+            query=QueryFacts(
+                tokens=sum(tokens.targets),
+                loss_nats=loss_nats,
+                stands_out=ranked.stands_out,
+                message=None if ranked.stands_out else nothing,
+            ),
+            proponents=proponents,
+            opponents=opponents,
+            owners=owners,
+            timings_ms=Timings(
+                queue=0.0,
+                gradient=1e3 * (encoded - begun),
+                search=1e3 * (searched - encoded),
+                fetch=1e3 * (fetched - searched),
+            ),
+            cached=False,
+        )
+
+    def document(self, document_id: str) -> DocumentResult:
+        """A document of the index.
+
+        Raises:
+            NotFound: No document of this id.
+        """
+        return self.texts.document(document_id)
+
+    def info(self) -> ServiceInfo:
+        """What is being served."""
+        manifest = self.reader.manifest
+        return ServiceInfo(
+            version=version("whence"),
+            model=self._model_name,
+            dtype=self.loaded.dtype,
+            context_length=self.loaded.context_length,
+            index=IndexFacts(
+                **self._reference.model_dump(),
+                documents=manifest.corpus.documents,
+                passages=len(self.reader),
+                owners=sum(1 for name in self.reader.owners.names if name),
+                dims=self.reader.dims,
+                precision=self.search.precision,
+                measured=manifest.measured,
+            ),
+        )
+
+    def close(self) -> None:
+        """End the threads of the search."""
+        self.search.close()
+
+    def _encode(self, tokens: TokenSequence) -> tuple[np.ndarray, float]:
+        """The query's vector before normalisation, ``[D]`` float32, and its loss in nats."""
+        encoded = self.encoder.encode([tokens])
+        vector = encoded.vectors[0].cpu().numpy()
+        loss_nats = float(encoded.losses[0])
+        if not (np.isfinite(vector).all() and np.isfinite(loss_nats)):
+            raise NumericalError(
+                "The gradient of this answer is not finite, so it cannot be attributed. Serve the "
+                "model with --dtype float32."
+            )
+        if not vector.any():
+            raise NumericalError(
+                f"The gradient of this answer is zero (its loss is {loss_nats} nats): no document "
+                "could have made it more likely. Explain a longer span of the response."
+            )
+        return vector, loss_nats
+
+    def _rank(self, query: np.ndarray, request: AttributeRequest) -> "_Ranked":
+        norm = float(np.linalg.norm(query.astype(np.float64)))
+        cosines = self.search.scores(query / np.float32(norm))
+        influences = cosines * self.reader.norms * np.float32(norm)
+        scores = cosines if request.ranking == "relative" else influences
+        eligible = self._eligible(request.filter)
+        null_best_z = self.reader.manifest.calibration.null_best_z
+
+        def side(sign: int) -> list[tuple[int, float, float, float]]:
+            rows = top_rows(sign * scores, request.top_k, eligible)
+            spread = spread_of(sign * cosines, dims=self.reader.dims)
+            certainty = confidence(spread.z(sign * cosines[rows]), spread, null_best_z)
+            # float16 rounds a unit vector to a length of 1 ± 1e-4 at most, and no cosine is above 1
+            relative = np.clip(cosines[rows], -1, 1)
+            columns = (rows, influences[rows], relative, certainty)
+            return list(zip(*(column.tolist() for column in columns), strict=True))
+
+        spread = spread_of(cosines, dims=self.reader.dims)
+        compared = cosines if eligible is None else cosines[eligible]
+        best = confidence(spread.z(compared), spread, null_best_z).max(initial=0.0)
+        return _Ranked(
+            proponents=side(1),
+            opponents=side(-1) if request.opponents else [],
+            stands_out=bool(best >= STANDS_OUT),
+        )
+
+    def _eligible(self, wanted: Filter | None) -> np.ndarray | None:
+        if wanted is None:
+            return None
+        return self.reader.rows_where(owners=wanted.owners, sources=wanted.sources)
+
+
+def _shown_name(model: str) -> str:
+    """A model's name for people elsewhere: folders of this machine are nothing to them."""
+    path = Path(model)
+    return path.name if path.is_absolute() or path.is_dir() else model
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Rows with influence, relative influence and confidence, for and against."""
+
+    proponents: list[tuple[int, float, float, float]]
+    opponents: list[tuple[int, float, float, float]]
+    stands_out: bool
+
+
+def _check_they_belong_together(reader: IndexReader, loaded: LoadedModel) -> None:
+    built = reader.manifest.model
+    for what, expected, found in (
+        ("weights", built.weights_sha256, loaded.weights_sha256),
+        ("tokenizer", built.tokenizer_sha256, loaded.tokenizer_sha256),
+    ):
+        if expected != found:
+            raise IndexMismatch(
+                index_dir=str(reader.index_dir),
+                built_with=f"{built.name} ({what} {expected[:12]})",
+                loaded=f"{loaded.name} ({what} {found[:12]})",
+            )

@@ -1,0 +1,145 @@
+"""Exact search: the cosine of a query with every row of the index, in one pass over memory.
+
+A scan reads ``N · D`` numbers and the scores are ``N``, so all of them cost no more than the best
+ten. With all scores at hand, proponents and opponents come out of one pass, a filter is a mask, a
+ranking by influence is a product with the norms, and the spread of the scores is known exactly.
+
+FAISS scans one query with one thread. So the rows lie in several flat FAISS indexes, which as many
+threads work through (`benchmarks.search`). Vectors are float32 where that fits the memory given,
+else float16, which is what the store holds: both are exact, float16 halves the memory.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+
+from influence.errors import IndexUnavailable
+
+Precision = Literal["float32", "float16"]
+
+_PARTS_PER_THREAD = 4  # so that a thread that was held up is not waited for
+_MAX_PART_ROWS = 4096  # the scores of a part are kept in cache
+_BELOW_ANY_COSINE = -4.0
+
+
+def available_threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_precision(rows: int, dims: int, *, memory_bytes: int) -> Precision:
+    """float32 where it fits, else float16.
+
+    Raises:
+        IndexUnavailable: Neither fits.
+    """
+    if rows * dims * 4 <= memory_bytes:
+        return "float32"
+    if rows * dims * 2 <= memory_bytes:
+        return "float16"
+    raise IndexUnavailable(
+        f"The vectors of this index take {rows * dims * 2:,} bytes in float16, and search may use "
+        f"{memory_bytes:,}. Raise WHENCE_SEARCH_MEMORY_BYTES, or build the index with fewer --dims."
+    )
+
+
+class ExactSearch:
+    """Scores of a query with all rows.
+
+    Args:
+        shards: Unit vectors, ``[n, D]`` float16, in the order of the rows.
+        precision: Of the vectors in memory.
+        threads: That work on one query; all cores by default.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[np.ndarray],
+        *,
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> None:
+        self.rows = sum(len(shard) for shard in shards)
+        self.dims = shards[0].shape[1] if shards else 0
+        self.precision: Precision = precision
+        threads = threads or available_threads()
+        per_part = max(1, min(-(-self.rows // (threads * _PARTS_PER_THREAD)), _MAX_PART_ROWS))
+        self._first_rows = [*range(0, self.rows, per_part), self.rows]
+        self._parts = [
+            _flat(rows, precision) for rows in _slices(shards, pairwise(self._first_rows))
+        ]
+        # OpenMP keeps its number of threads for each thread: one each, as the parts are the threads
+        self._pool = ThreadPoolExecutor(
+            threads,
+            thread_name_prefix="search",
+            initializer=faiss.omp_set_num_threads,
+            initargs=(1,),
+        )
+
+    def scores(self, query: np.ndarray) -> np.ndarray:
+        """Cosines of a unit vector ``[D]`` with every row, ``[N]`` float32.
+
+        Raises:
+            ValueError: The query has another length.
+        """
+        if query.shape != (self.dims,):
+            raise ValueError(
+                f"the query has shape {query.shape} and the rows have {self.dims} dimensions; both "
+                "must come from the same basis."
+            )
+        asked = np.ascontiguousarray(query, dtype=np.float32)[None]
+        out = np.empty(self.rows, dtype=np.float32)
+
+        def scan(part: int) -> None:
+            scores, rows = _all_scores(self._parts[part], asked)
+            out[self._first_rows[part] + rows] = scores
+
+        list(self._pool.map(scan, range(len(self._parts))))
+        return out
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+def _slices(
+    shards: Sequence[np.ndarray], bounds: Iterable[tuple[int, int]]
+) -> Iterator[np.ndarray]:
+    """Rows [first, end) of the shards laid end to end, one array at a time."""
+    starts = np.cumsum([0, *(len(shard) for shard in shards)])
+    for first, end in bounds:
+        pieces = [
+            shard[max(first - start, 0) : end - start]
+            for shard, start in zip(shards, starts, strict=False)
+            if start < end and first < start + len(shard)
+        ]
+        yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _flat(vectors: np.ndarray, precision: Precision) -> Any:
+    dims = vectors.shape[1]
+    if precision == "float32":
+        exact = faiss.IndexFlatIP(dims)
+        exact.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        return exact
+    half = faiss.IndexScalarQuantizer(
+        dims, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    # Its codes are the very bytes of the store: nothing is converted, nothing is rounded.
+    half.add_sa_codes(np.ascontiguousarray(vectors, dtype="<f2").view(np.uint8))
+    return half
+
+
+def _all_scores(index: Any, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of one query ``[1, D]`` with all rows of a flat index, and these rows."""
+    if isinstance(index, faiss.IndexFlatIP):
+        _, scores, rows = index.range_search(query, _BELOW_ANY_COSINE)
+        return scores, rows
+    # Its range search is not vectorised (25 times slower); asking for all rows sorts them as well.
+    scores, rows = index.search(query, index.ntotal)
+    return scores[0], rows[0]

@@ -1,0 +1,93 @@
+"""Settings of a deployment, read once at start-up from ``WHENCE_*`` variables or ``.env``.
+
+What changes a score is in the manifest of the index, what changes the deployment is here; nothing
+is in both.
+"""
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from influence.errors import InvalidInput
+
+PREFIX = "WHENCE_"
+ENV_FILE = ".env"
+
+
+class Settings(BaseSettings):
+    """Each field is set by ``WHENCE_`` and its name in capitals, or by the command line."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        frozen=True,
+        # A .env may hold variables of other programs; ours are checked by name in load_settings.
+        extra="ignore",
+    )
+
+    index_dir: Path = Field(description="Folder that `whence index` wrote.")
+    model: str | None = Field(
+        None, description="Model folder or name; the one that the index names by default."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Precision of the model's matrix products; auto: that of the index."
+    )
+    search_memory_bytes: int = Field(
+        8 * 2**30,
+        gt=0,
+        description="Most memory for vectors: float32 where they fit in it, else float16.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    queue_size: int = Field(
+        32, ge=0, description="Attributions that may wait for the model; more are refused."
+    )
+    max_body_bytes: int = Field(5_000_000, gt=0, description="Largest request body.")
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from the environment and ``.env``; what is given here, unless None, goes before.
+
+    Raises:
+        InvalidInput: A variable of the prefix that no setting knows, or a value out of bounds.
+        ValueError: A name is given that is no setting.
+    """
+    if unknown := sorted(given.keys() - Settings.model_fields.keys()):
+        raise ValueError(f"{unknown} are no settings; known are {sorted(Settings.model_fields)}.")
+    _refuse_unknown_variables([*os.environ, *dotenv_values(ENV_FILE)])
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise _as_sentence(error) from error
+
+
+def _refuse_unknown_variables(names: Iterable[str]) -> None:
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    for name in names:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
+            raise InvalidInput(
+                f"{name} is no setting of Whence; the nearest is {near}. Correct the name, or "
+                "unset it."
+            )
+
+
+def _as_sentence(error: ValidationError) -> InvalidInput:
+    first = error.errors()[0]
+    field = str(first["loc"][0])
+    variable = PREFIX + field.upper()
+    if first["type"] == "missing":
+        what = Settings.model_fields[field].description
+        return InvalidInput(f"The setting {field} is missing ({what}) Set {variable}.")
+    return InvalidInput(
+        f"The setting {field} is {first['input']!r}: {first['msg']}. Correct {variable}, or the "
+        "option of the command line."
+    )

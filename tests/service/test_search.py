@@ -1,0 +1,101 @@
+import subprocess
+import sys
+
+import faiss
+import numpy as np
+import pytest
+
+from influence.errors import IndexUnavailable
+from service.ranking import top_rows
+from service.search import ExactSearch, choose_precision
+
+N, D = 700, 96
+
+
+@pytest.fixture(scope="module")
+def units() -> np.ndarray:
+    vectors = np.random.default_rng(0).standard_normal((N, D))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def query() -> np.ndarray:
+    vector = np.random.default_rng(1).standard_normal(D)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def split(units, *at):
+    return np.split(units, at)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("at", [(), (1, 2, 300), (512,)], ids=str)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_scores_are_the_inner_products_of_all_rows(units, query, precision, at, threads):
+    search = ExactSearch(split(units, *at), precision=precision, threads=threads)
+    exact = units.astype(np.float64) @ query.astype(np.float64)
+    # A float32 sum of D products of a unit vector is off by D * 2^-24 at most.
+    np.testing.assert_allclose(search.scores(query), exact, rtol=0, atol=D * 2.0**-24)
+    search.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_the_ranking_is_that_of_faiss_and_of_brute_force(units, query, precision):
+    search = ExactSearch(split(units, 123), precision=precision)
+    flat = faiss.IndexFlatIP(D)
+    flat.add(units.astype(np.float32))
+    exact = units.astype(np.float64) @ query.astype(np.float64)
+    for sign in (1, -1):  # proponents, opponents
+        got = top_rows(sign * search.scores(query), 50)
+        _, by_faiss = flat.search(sign * query[None], 50)
+        assert got.tolist() == by_faiss[0].tolist() == np.argsort(-sign * exact)[:50].tolist()
+    search.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_the_same_query_gives_the_same_bits(units, query, precision):
+    search = ExactSearch([units], precision=precision, threads=3)
+    first = search.scores(query)
+    assert all(np.array_equal(search.scores(query), first) for _ in range(100))
+    search.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_an_index_of_few_rows(units, query, precision, rows):
+    search = ExactSearch([units[:rows]], precision=precision, threads=4)
+    np.testing.assert_allclose(search.scores(query), units[:rows] @ query, atol=1e-3)
+    search.close()
+
+
+def test_a_row_that_opposes_the_query_exactly_is_found(query):
+    unit = query.astype(np.float16)
+    search = ExactSearch([np.stack([-unit, unit])], precision="float32")
+    np.testing.assert_allclose(search.scores(query), [-1, 1], atol=1e-3)
+    search.close()
+
+
+def test_a_query_of_another_length_is_refused(units):
+    search = ExactSearch([units])
+    with pytest.raises(ValueError, match=r"\(95,\).*96"):
+        search.scores(np.zeros(D - 1, dtype=np.float32))
+    search.close()
+
+
+def test_precision_follows_the_memory():
+    assert choose_precision(1000, 100, memory_bytes=400_000) == "float32"
+    assert choose_precision(1000, 100, memory_bytes=399_999) == "float16"
+    assert choose_precision(1000, 100, memory_bytes=200_000) == "float16"
+    with pytest.raises(IndexUnavailable, match=r"200,000.*199,999.*WHENCE_SEARCH_MEMORY_BYTES"):
+        choose_precision(1000, 100, memory_bytes=199_999)
+
+
+def test_the_benchmark_runs():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.search", "--rows=64", "--dims=32", "--repeats=1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| float16 Whence, ranked |" in done.stdout
