@@ -1,0 +1,116 @@
+"""Which status an error has, and nothing else knows it."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from api.problems import MEDIA_TYPE, problem
+from influence.errors import (
+    AttributionError,
+    IndexUnavailable,
+    InvalidInput,
+    ModelUnavailable,
+    NotFound,
+    NotReady,
+    NumericalError,
+    Overloaded,
+    ServiceUnavailable,
+)
+from service.schemas import Problem
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[Exception], int] = {
+    InvalidInput: 422,
+    NotFound: 404,
+    NumericalError: 422,
+    Overloaded: 429,
+    NotReady: 503,
+    ModelUnavailable: 503,
+    IndexUnavailable: 503,
+    RequestValidationError: 422,
+    AttributionError: 500,
+    Exception: 500,
+}
+
+_SHOWN_ERRORS = 5  # of a request that breaks many rules
+_SHOWN_NAME = 80  # characters of a field's name, which the caller may have made up
+
+
+def status_of(error: Exception) -> int:
+    """The status of an error: that of the nearest class in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let every failure leave as a problem document."""
+    app.add_exception_handler(AttributionError, _attribution_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route: these statuses come as problem documents."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
+
+
+async def _attribution_error(request: Request, error: Exception) -> Response:
+    wait = error.retry_after_s if isinstance(error, ServiceUnavailable) else None
+    headers = {} if wait is None else {"Retry-After": str(wait)}
+    return problem(
+        request, status_of(error), str(error), kind=type(error).__name__, headers=headers
+    )
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [_as_sentence(one) for one in error.errors()]
+    more = len(found) - _SHOWN_ERRORS
+    rest = [f"{more} more."] if more > 0 else []
+    detail = " ".join([*found[:_SHOWN_ERRORS], *rest])
+    return problem(request, status_of(error), detail, kind="InvalidRequest")
+
+
+def _as_sentence(error: dict[str, Any]) -> str:
+    """``top_k: input should be …`` without the caller's own text, which may be long."""
+    if error["type"] == "json_invalid":
+        return f"The body is not JSON: {error['ctx']['error']} at character {error['loc'][-1]}."
+    if error["loc"] == ("body",) and error["type"] in ("missing", "model_attributes_type"):
+        return "The body is no JSON object. Send one, with Content-Type: application/json."
+    path = ".".join(str(part) for part in error["loc"] if part != "body")[:_SHOWN_NAME]
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path or 'The body'}: {message[:1].lower()}{message[1:]}."
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:_SHOWN_NAME]
+    detail = {
+        404: f"There is nothing at {path}. /openapi.json lists what there is.",
+        405: f"{request.method[:_SHOWN_NAME]} is not allowed on {path}. The header Allow names "
+        "what is.",
+        400: "The body cannot be read as JSON. Send one JSON object, in UTF-8.",
+    }.get(error.status_code, str(error.detail))
+    return problem(request, error.status_code, detail, headers=error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("request %s failed", request.state.request_id, exc_info=error)
+    return problem(
+        request,
+        500,
+        "Something went wrong that should not have. The log of the server has the details under "
+        "this request id.",
+        # The middleware that adds it elsewhere has been left behind by the exception.
+        headers={"X-Request-Id": request.state.request_id},
+    )

@@ -1,0 +1,126 @@
+"""What happens to every request before a route sees it: an id, a limit, headers on the way out."""
+
+import asyncio
+import re
+import uuid
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import problem
+
+# The page runs no inline code and asks no other host; corpus text can become neither.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
+)
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_DISCARDED_BYTES = 256 * 2**20
+_DISCARDING_S = 10.0
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class RequestId:
+    """Takes `X-Request-Id` where it is sane, else makes one; every answer carries it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in {**_HEADERS, "X-Request-Id": request_id}.items():
+                    headers[name] = value
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class BodyLimit:
+    """Refuses a body that is too large: by its announced length, else as soon as it has come.
+
+    The body is read here, whole, so that nothing behind this parses one that is over the limit.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 413."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        body = bytearray()
+        fits = _announced_bytes(headers) <= self._max_body_bytes
+        more = True
+        while fits and more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            fits = len(body) <= self._max_body_bytes
+        if fits:
+            await self._app(scope, _replaying(bytes(body), receive), send)
+            return
+        if more and "expect" not in headers:
+            await _discard(receive)
+        refusal = problem(
+            Request(scope),
+            413,
+            f"The body is larger than {self._max_body_bytes:,} bytes. Send a shorter one.",
+            # What is left of the body is not read, so the connection cannot be used again.
+            headers={"Connection": "close"},
+        )
+        await refusal(scope, receive, send)
+
+
+def _announced_bytes(headers: Headers) -> int:
+    announced = headers.get("content-length", "")
+    return int(announced) if re.fullmatch(r"[0-9]{1,20}", announced) else 0
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read, then whatever comes."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
+
+
+async def _discard(receive: Receive) -> None:
+    """Let a client finish sending, within reason.
+
+    Many clients read the answer only after they have sent everything, and a connection that is
+    closed before would leave them with a broken pipe instead of a sentence. One that sent `Expect:
+    100-continue` waits for the answer and has sent nothing.
+    """
+    left = _DISCARDED_BYTES
+    try:
+        async with asyncio.timeout(_DISCARDING_S):
+            more = True
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message["type"] == "http.request" and message.get("more_body", False)
+    except TimeoutError:
+        return

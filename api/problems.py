@@ -1,0 +1,50 @@
+"""Problem documents (RFC 9457): the one shape in which a failure leaves the API."""
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from service.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+_MAX_DETAIL = 1_000
+
+
+def problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    kind: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A problem document as a response.
+
+    Args:
+        request: Whose id it carries.
+        status: HTTP status.
+        detail: What happened and what to do; what a caller sent may be part of it.
+        kind: Name of the failure, such as ``QueryTooLong``; the status itself when None.
+        headers: Further headers.
+    """
+    title = HTTPStatus(status).phrase if kind is None else _words(kind)
+    body = Problem(
+        type="about:blank" if kind is None else f"urn:whence:problem:{_words(kind, '-').lower()}",
+        title=title,
+        status=status,
+        detail=detail if len(detail) <= _MAX_DETAIL else f"{detail[:_MAX_DETAIL]}…",
+        request_id=request.state.request_id,
+    )
+    # ASCII, since a caller's text may hold half a surrogate pair, which no UTF-8 can carry.
+    content = json.dumps(body.model_dump()).encode("ascii")
+    return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _words(kind: str, between: str = " ") -> str:
+    """``QueryTooLong`` -> ``Query too long``."""
+    first, *others = re.findall("[A-Z][a-z]*", kind)
+    return between.join([first, *(word.lower() for word in others)])

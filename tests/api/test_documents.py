@@ -1,0 +1,27 @@
+import pytest
+
+
+def test_a_document_with_its_passages(client, tiny):
+    found = client.get("/documents/shelf/5").json()
+    record = tiny.records[5]
+    assert found["text"] == f"{record['prompt']}\n\n{record['response']}"
+    assert found["owner"] == "Bruno"
+    assert found["metadata"] == {"number": 5}
+    start = len(record["prompt"]) + 2
+    assert found["passages"] == [{"id": "shelf/5#0", "start": start, "end": len(found["text"])}]
+
+
+def test_an_id_with_a_space_is_percent_encoded(client, tiny):
+    found = client.get("/documents/long%20text").json()
+    assert found["text"] == tiny.records[-1]["text"]
+    assert len(found["passages"]) > 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["shelf/99", "", "../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "%00", "x" * 5_000, "%ff"],
+)
+def test_an_id_that_is_not_there(client, is_problem, path):
+    answer = client.get(f"/documents/{path}")
+    # A client resolves plain dots itself, and then asks for another path.
+    is_problem(answer, 404, None if path.startswith("../..") else "not-found")
