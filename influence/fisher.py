@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from influence.encoder import Batch, LanguageModelLoss
-from influence.loss import ROWS_PER_CHUNK, OutputHead, token_losses
+from influence.loss import ROWS_PER_CHUNK, OutputHead, WholeLogits
 
 
 class SampledLabelLoss(LanguageModelLoss):
@@ -25,20 +25,17 @@ class SampledLabelLoss(LanguageModelLoss):
     def __init__(self, loss: LanguageModelLoss, *, seed: int) -> None:
         # A loss that was already held against the model's own; nothing to check a second time.
         self.loaded = loss.loaded
+        self.padding = loss.padding
         self.trunk = loss.trunk
         self.head = loss.head
         self.seed = seed
 
-    def token_losses(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of a token drawn at the place of every target, ``[n]``, nats."""
-        with self.loaded.autocast():
-            output = self.trunk(input_ids=batch.input_ids, use_cache=False, return_dict=True)
-            hidden = output.last_hidden_state[batch.rows, batch.columns]
-        targets = sampled_targets(hidden, self.head, _uniforms(batch, self.seed).to(hidden.device))
-        return token_losses(hidden, targets, self.head)
+    def labels(self, batch: Batch, hidden: Tensor, head: OutputHead | WholeLogits) -> Tensor:
+        """A token drawn at the place of every target, ``[n]``."""
+        return sampled_targets(hidden, head, _uniforms(batch, self.seed).to(hidden.device))
 
 
-def sampled_targets(hidden: Tensor, head: OutputHead, uniforms: Tensor) -> Tensor:
+def sampled_targets(hidden: Tensor, head: OutputHead | WholeLogits, uniforms: Tensor) -> Tensor:
     """One token of each row's distribution, by inverting its cumulative probabilities.
 
     Args:

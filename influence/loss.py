@@ -28,18 +28,34 @@ class OutputHead:
 
     @classmethod
     def of(cls, model: nn.Module, *, dtype: torch.dtype) -> "OutputHead":
-        """The head of a transformers causal language model, in the dtype of the products."""
-        head = output_head(model)
-        if head is None or not isinstance(head.weight, Tensor):
+        """The head of a transformers causal language model, in the dtype of the products.
+
+        Raises:
+            ValueError: The model has none that is a plain product.
+        """
+        head = cls.find(model, dtype=dtype)
+        if head is None:
             raise ValueError(
                 f"{type(model).__name__} declares no output head; give a causal language model."
             )
+        return head
+
+    @classmethod
+    def find(cls, model: nn.Module, *, dtype: torch.dtype) -> "OutputHead | None":
+        """As `of`; None where the model declares no head, or one that is quantised or adapted."""
+        head = output_head(model)
+        weight = getattr(head, "weight", None)
+        if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dim() != 2:
+            return None
+        if hasattr(head, "base_layer"):  # adapted: more than its weight
+            return None
         config: Any = model.config
+        config = getattr(config, "text_config", None) or config
         scale = float(getattr(config, "logit_scale", None) or 1.0)
         scale /= float(getattr(config, "logits_scaling", None) or 1.0)
         bias = getattr(head, "bias", None)
         return cls(
-            weight=head.weight.detach().to(dtype),
+            weight=weight.detach().to(dtype),
             bias=None if bias is None else bias.detach(),
             scale=scale,
             softcap=getattr(config, "final_logit_softcapping", None),
@@ -51,11 +67,23 @@ class OutputHead:
             logits = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight).float()
         if self.bias is not None:
             logits += self.bias
+        return self.shaped(logits)
+
+    def shaped(self, logits: Tensor) -> Tensor:
+        """Scale and cap products of the head, ``[…, V]`` float32; may write to them in place."""
         if self.scale != 1.0:
             logits *= self.scale
         if self.softcap is not None:
             logits = torch.tanh(logits.div_(self.softcap)).mul_(self.softcap)
         return logits
+
+
+class WholeLogits:
+    """In the place of an `OutputHead` where a model gives its logits itself."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[n, V]`` as they are, in float32."""
+        return hidden.float()
 
 
 class _TokenLosses(torch.autograd.Function):
