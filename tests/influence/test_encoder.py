@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from influence.basis import Basis, LayerBasis
 from influence.curvature import random_orthonormal
 from influence.encoder import Batch, GradientEncoder, LanguageModelLoss, input_leaders
-from influence.errors import ModelUnavailable, NumericalError
+from influence.errors import NumericalError
 from influence.layers import select_layers
 from influence.tokens import TokenSequence
 from influence.whitening import LowRankWhitening
@@ -225,7 +225,9 @@ def test_a_scale_or_a_cap_on_the_logits_is_part_of_the_gradient(
     assert (got[3].double() - want).norm() < 1e-5 * want.norm()
 
 
-def test_a_model_with_an_unknown_step_before_its_logits_is_refused(tokenizer, as_loaded, new_llama):
+def test_a_model_with_an_unknown_step_before_its_logits_gives_them_whole(
+    tokenizer, as_loaded, new_llama, sequences, explicit_gradients, caplog
+):
     model = new_llama()
     head = model.lm_head
 
@@ -234,8 +236,13 @@ def test_a_model_with_an_unknown_step_before_its_logits_is_refused(tokenizer, as
             return 2 * super().forward(x)
 
     head.__class__ = Sharpened
-    with pytest.raises(ModelUnavailable, match="not supported"):
-        LanguageModelLoss(as_loaded(model, tokenizer))
+    loaded = as_loaded(model, tokenizer)
+    basis = _basis(loaded, rank=3)
+    got, _ = GradientEncoder(loaded, basis).coordinates(sequences)
+    names = [layer.name for layer in basis.layers]
+    want = _projected(basis, explicit_gradients(model, names, sequences[1]))
+    assert (got[1].double() - want).norm() < 1e-5 * want.norm()
+    assert "whole logits" in caplog.text
 
 
 def test_a_model_whose_weights_are_not_finite_is_refused_for_that(tokenizer, as_loaded, new_llama):
