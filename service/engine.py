@@ -15,9 +15,10 @@ from influence.basis import load_basis
 from influence.encoder import GradientEncoder
 from influence.errors import IndexMismatch, IndexUnavailable, NumericalError
 from influence.model import LoadedModel, load_model
+from influence.noise import spread_of
 from influence.store import IndexReader
 from influence.tokens import TokenSequence, query_tokens
-from service.confidence import STANDS_OUT, confidence, spread_of
+from service.confidence import STANDS_OUT, confidence
 from service.owners import owner_shares
 from service.ranking import top_rows
 from service.schemas import (

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from influence.noise import best_z, spread_of
+
+D = 4096
+
+
+def test_median_and_deviation_are_the_textbook_ones():
+    rng = np.random.default_rng(6)
+    scores = rng.standard_normal(100_001) * 0.3 + 0.1
+    spread = spread_of(scores, dims=D)
+    assert spread.centre == np.median(scores)
+    assert spread.scale == pytest.approx(0.3, rel=0.02)
+    assert spread.tail_start == pytest.approx(1.2816, abs=0.02)  # normal quantiles
+    assert spread.tail_scale == pytest.approx(0.48, rel=0.03)
+
+
+def test_a_large_index_is_sampled():
+    scores = np.random.default_rng(7).standard_normal(1_000_003).astype(np.float32)
+    spread = spread_of(scores, dims=D)
+    assert spread.rows == len(scores)
+    assert spread.scale == pytest.approx(1, rel=0.02)
+
+
+def test_best_z_is_what_a_calibration_collects():
+    scores = np.random.default_rng(10).standard_normal(400)
+    spread = spread_of(scores, dims=D)
+    assert best_z(scores, dims=D) == spread.z(scores).max()
+
+
+def test_opponents_are_judged_by_the_lower_tail():
+    rng = np.random.default_rng(11)
+    scores = 0.02 * rng.gamma(4.0, size=1_000)  # a long upper tail, a short lower one
+    up, down = spread_of(scores, dims=D), spread_of(-scores, dims=D)
+    assert down.centre == -up.centre
+    assert down.tail_scale < up.tail_scale
+
+
+def test_no_scores_are_a_mistake():
+    with pytest.raises(ValueError, match="no scores"):
+        spread_of(np.array([]), dims=D)
