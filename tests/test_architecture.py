@@ -1,10 +1,14 @@
 """The folders are the architecture: which package may import which, read from the sources."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"influence", "indexer", "service", "api", "evaluation", "demo"},
     "web": set(),
 }
+
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 # What a process that only speaks HTTP, or only reads a document, must not have to load.
 HEAVY = ("torch", "faiss", "transformers")
@@ -66,6 +73,49 @@ def test_imports_follow_the_arrows(package):
         if name.split(".")[0] in MAY_IMPORT and name.split(".")[0] not in allowed
     ]
     assert not against
+
+
+def normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def required_by(requirements: list[str]) -> set[str]:
+    """Names of requirements that hold without an extra; our own extras are resolved."""
+    names = set()
+    for requirement in requirements:
+        named = re.match(r"([\w.-]+)(?:\[([\w,]+)\])?", requirement)
+        assert named
+        if named[1] == "whence":
+            for extra in named[2].split(","):
+                names |= required_by(EXTRAS[extra])
+        elif "extra ==" not in requirement:
+            names.add(normal(named[1]))
+    return names
+
+
+@pytest.mark.parametrize(
+    ("extras", "packages"),
+    [
+        (["indexer"], ["influence", "indexer"]),
+        (["api", "service", "cpu"], ["influence", "service", "api"]),
+        (["demo", "cpu"], ["influence", "indexer", "service", "api", "demo", "cli"]),
+    ],
+)
+def test_a_role_installs_what_its_packages_import(extras, packages):
+    declared = required_by([*PROJECT["dependencies"], *[r for e in extras for r in EXTRAS[e]]])
+    # What a declared package itself requires is there as well: fastapi brings starlette.
+    there = declared.union(*(required_by(metadata.requires(name) or []) for name in declared))
+    providers = metadata.packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for package in packages
+        for path in modules(package)
+        for module, line in imported(path)
+        if (top := module.split(".")[0]) not in sys.stdlib_module_names
+        and top not in MAY_IMPORT
+        and not {normal(name) for name in providers.get(top, [])} & there
+    }
+    assert not missing
 
 
 def test_the_arrows_have_no_cycle():
