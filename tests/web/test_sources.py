@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from service.confidence import STANDS_OUT
+
 STATIC = Path(__file__).resolve().parents[2] / "web" / "static"
 SCRIPTS = sorted(STATIC.glob("*.js"))
 
@@ -24,6 +26,13 @@ def test_every_module_says_what_it_is_and_imports_only_its_neighbours(path):
     assert source.startswith("/** ")
     for target in re.findall(r'from "([^"]+)"', source):
         assert (path.parent / target).is_file(), f"{path.name} imports {target}"
+
+
+def test_the_page_draws_the_line_where_the_service_does():
+    words = (STATIC / "words.js").read_text(encoding="utf-8")
+    drawn = re.search(r"export const STANDS_OUT = ([\d.]+);", words)
+    assert drawn
+    assert float(drawn[1]) == STANDS_OUT
 
 
 def test_the_page_holds_no_inline_code_and_every_file_it_names_is_there():
