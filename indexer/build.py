@@ -132,7 +132,7 @@ def build_index(
         plan_sha256=plan_sha256(plan),
         model=model,
         corpus=identity,
-        settings=settings,
+        settings=fitted.settings,
         vector_dims=fitted.basis.vector_dims,
         coordinates=fitted.basis.coordinates,
         sketch_noise=fitted.basis.sketch.noise,
@@ -167,6 +167,7 @@ def _fit(
         with staging.file(BASIS) as temporary:
             save_basis(fitted.basis, temporary)
         record = {
+            "settings": fitted.settings.model_dump(mode="json"),
             "layers": [layer.model_dump() for layer in fitted.layers],
             "entry": fitted.entry.model_dump(),
         }
@@ -174,9 +175,10 @@ def _fit(
     # Also after a fresh fit the basis is read back, so that a resumed build sees the same bits.
     record = json.loads((staging.directory / FIT_RECORD).read_bytes())
     layers = tuple(LayerEntry(**layer) for layer in record["layers"])
+    settings = IndexSettings(**record["settings"])  # with the dampings that were picked
     basis = load_basis(
         staging.directory / BASIS,
         settings.model_dump(),
         [{"name": layer.name, "leader": layer.leader} for layer in layers],
     )
-    return Fitted(basis, layers, FitEntry(**record["entry"]))
+    return Fitted(basis, settings, layers, FitEntry(**record["entry"]))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,12 +13,26 @@ from indexer.progress import Reporter
 from influence.curvature import Contribution, CovarianceSketch
 from influence.encoder import Batch, LanguageModelLoss, run_backward
 from influence.layers import LinearLayer
-from influence.manifest import IndexSettings
 from influence.tokens import Passage
 
 log = logging.getLogger(__name__)
 
-NYSTROM_OVERSAMPLING = 2  # columns of the covariance sketch, in ranks
+
+@dataclass(frozen=True)
+class Covariances:
+    """What the sample's tokens say of each layer.
+
+    Attributes:
+        inputs: Of the inputs, for each leader.
+        outputs: Of the output gradients, for each layer.
+        passages: Passages they were taken from.
+        tokens: Tokens of these.
+    """
+
+    inputs: dict[str, CovarianceSketch]
+    outputs: dict[str, CovarianceSketch]
+    passages: int
+    tokens: int
 
 
 class _CovarianceReceiver:
@@ -70,23 +85,42 @@ def fit_covariances(
     passages: Sequence[Passage],
     layers: Sequence[LinearLayer],
     leaders: dict[str, str],
-    settings: IndexSettings,
+    *,
+    columns: int,
+    token_budget: int,
+    seed: int,
     reporter: Reporter,
-) -> tuple[dict[str, CovarianceSketch], dict[str, CovarianceSketch]]:
+) -> Covariances:
     """Covariances of the passages' tokens: of inputs under their leaders, of output gradients.
 
     A passage whose loss is not finite is left out, and named in the log.
+
+    Args:
+        loss: Model and loss.
+        passages: Part of the fit sample.
+        layers: The attributed layers.
+        leaders: For each layer the first that reads the same input.
+        columns: Of the sketch of a covariance; a layer no wider is not sketched.
+        token_budget: Tokens of a batch.
+        seed: Of the sketches.
+        reporter: Told how far the work is.
     """
     device = loss.loaded.device
     halving = Halving()
-    columns = NYSTROM_OVERSAMPLING * settings.rank
     inputs: dict[str, CovarianceSketch] = {}
     outputs: dict[str, CovarianceSketch] = {}
+
+    def sketch(name: str, width: int, number: int) -> CovarianceSketch:
+        # Every covariance has test vectors of its own.
+        seed_of_its_own = seed + 1000 + number
+        return CovarianceSketch(width, columns, seed=seed_of_its_own, device=device, name=name)
+
     for number, layer in enumerate(layers):
-        seed = settings.seed + 1000 + 2 * number  # every covariance has test vectors of its own
-        if leaders[layer.name] == layer.name:
-            inputs[layer.name] = CovarianceSketch(layer.d_in, columns, seed=seed, device=device)
-        outputs[layer.name] = CovarianceSketch(layer.d_out, columns, seed=seed + 1, device=device)
+        name = layer.name
+        if leaders[name] == name:
+            inputs[name] = sketch(f"the inputs of {name}", layer.d_in, 2 * number)
+        outputs[name] = sketch(f"the output gradients of {name}", layer.d_out, 2 * number + 1)
+    used: list[int] = []
     total = sum(len(p.tokens.input_ids) for p in passages)
     with reporter.step("Fitting: covariances", total=total, unit="tokens") as advance:
 
@@ -96,13 +130,15 @@ def fit_covariances(
             finite = torch.isfinite(run_backward(loss, batch, layers, leaders, receiver)).tolist()
             if all(finite):
                 receiver.commit()
+                used.extend(part)
                 return
             bad = [passages[i].id for i, sound in zip(part, finite, strict=True) if not sound]
             log.warning("left out of the covariances, loss not finite: %s", ", ".join(bad))
             if rest := [i for i, sound in zip(part, finite, strict=True) if sound]:
                 work(rest)
 
-        for group in batches(passages, token_budget=settings.batch_tokens):
+        for group in batches(passages, token_budget=token_budget):
             for part, _ in halving.run(passages, group, work):
                 advance(sum(len(passages[i].tokens) for i in part))
-    return inputs, outputs
+    tokens = sum(len(passages[i].tokens) for i in used)
+    return Covariances(inputs, outputs, len(used), tokens)

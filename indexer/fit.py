@@ -1,47 +1,68 @@
 """Fit the basis of an index on a sample of its corpus (`influence.basis`).
 
 Two passes of the model over the sample: covariances of layer inputs and output gradients, whose
-leading eigenvectors become the projections; then projected gradients, whose squares are the EK-FAC
-eigenvalues and whose sketches give the joint whitening. The projected gradients wait on disk
-between the two uses, so memory does not grow with the sample.
+leading eigenvectors become the projections (random ones need no such pass); then projected
+gradients, from which come the curvature of each layer and, sketched, the covariance across layers.
+The projected gradients wait on disk (`indexer.spool`), so memory does not grow with the sample.
 """
 
+import logging
+import math
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from indexer.batches import batches
-from indexer.covariances import fit_covariances, within_tokens
+from indexer.covariances import Covariances, fit_covariances, within_tokens
 from indexer.halving import Halving
 from indexer.progress import Reporter
-from influence.atomic import storage_errors
-from influence.basis import Basis, LayerBasis
-from influence.curvature import Subspace
-from influence.encoder import (
-    GradientEncoder,
-    LanguageModelLoss,
-    input_leaders,
+from indexer.projections import (
+    AUTO_DAMPING,
+    Projections,
+    leading_projections,
+    random_projections,
+    sketch_columns,
 )
+from indexer.spool import GradientSpool
+from influence.basis import Basis, LayerBasis
+from influence.curvature import kfac_eigenvalues
+from influence.encoder import GradientEncoder, LanguageModelLoss, input_leaders
 from influence.errors import NumericalError
-from influence.layers import LinearLayer, select_layers
+from influence.fisher import SampledLabelLoss
+from influence.layers import select_layers
 from influence.manifest import FitEntry, IndexSettings, LayerEntry
 from influence.model import LoadedModel
+from influence.shrinkage import (
+    JOINT_GRID,
+    LAYER_GRID,
+    diagonal_losses,
+    joint_losses,
+    layer_losses,
+    pick,
+    raw_losses,
+)
 from influence.tokens import Passage
 from influence.whitening import LowRankWhitening
 
-ROWS_PER_BLOCK = 64  # of projected gradients brought back from disk at a time
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A basis, and what the manifest says of it."""
+    """A basis, and what the manifest says of it.
+
+    Attributes:
+        basis: Projections and whitenings.
+        settings: Those asked for, with the numbers picked where a damping was auto.
+        layers: Widths, ranks and shares kept.
+        entry: What it was fitted on, and how numbers were picked.
+    """
 
     basis: Basis
+    settings: IndexSettings
     layers: tuple[LayerEntry, ...]
     entry: FitEntry
 
@@ -54,7 +75,7 @@ def fit_basis(
     spool: Path,
     reporter: Reporter,
 ) -> Fitted:
-    """Fit projections, eigenvalues and the joint whitening.
+    """Fit projections, the curvature of each layer and the joint whitening.
 
     Args:
         loaded: The model.
@@ -64,146 +85,171 @@ def fit_basis(
         reporter: Told how far the work is.
 
     Raises:
-        NumericalError: Too few passages have a finite gradient.
+        NumericalError: No passage has a finite gradient, or a covariance will not decompose.
+        InvalidInput: A damping cannot be picked from so few passages.
         UnknownLayers: A pattern of the settings matches nothing.
     """
     layers = select_layers(loaded.model, settings.layers)
     loss = LanguageModelLoss(loaded)
     leaders = input_leaders(loaded, layers)
-    chosen = within_tokens(sample, settings.fit_tokens)
-    inputs, outputs = fit_covariances(loss, chosen, layers, leaders, settings, reporter)
-    subspaces = {
-        name: sketch.subspace(settings.rank, seed=settings.seed + 1)
-        for name, sketch in inputs.items()
-    }
-    output_subspaces = {
-        name: sketch.subspace(settings.rank, seed=settings.seed + 2)
-        for name, sketch in outputs.items()
-    }
-    bare = Basis(
-        tuple(
-            _layer_basis(layer, leaders[layer.name], subspaces, output_subspaces)
-            for layer in layers
-        ),
-        settings.damping,
-        settings.dims,
-        settings.seed,
-    )
-    basis, fitted_passages = _eigenvalues_and_joint(
-        loaded, bare, sample, settings, spool=spool, reporter=reporter
-    )
-    entries = tuple(
-        LayerEntry(
-            name=layer.name,
-            leader=leaders[layer.name],
-            d_in=layer.d_in,
-            d_out=layer.d_out,
-            r_in=len(subspaces[leaders[layer.name]].basis),
-            r_out=len(output_subspaces[layer.name].basis),
-            share_kept_in=subspaces[leaders[layer.name]].share_kept,
-            share_kept_out=output_subspaces[layer.name].share_kept,
+    if settings.labels == "sampled":
+        loss = SampledLabelLoss(loss, seed=settings.seed)
+    covariances = None
+    if settings.projection == "random":
+        projections = random_projections(layers, leaders, settings)
+    else:
+        covariances = fit_covariances(
+            loss,
+            within_tokens(sample, settings.fit_tokens),
+            layers,
+            leaders,
+            columns=sketch_columns(settings),
+            token_budget=settings.batch_tokens,
+            seed=settings.seed,
+            reporter=reporter,
         )
-        for layer in layers
+        projections = leading_projections(layers, leaders, covariances, settings)
+    bare = _bare_basis(projections, settings)
+    with GradientSpool(spool, bare.coordinates) as gradients:
+        _log_sample(loss, bare, sample, gradients, settings, reporter)
+        bare = _with_curvature(bare, gradients, projections, covariances, settings)
+        basis, picked = _with_dampings(bare, gradients, settings, loaded.device, reporter)
+    assert basis.joint is not None
+    return Fitted(
+        basis,
+        settings.model_copy(
+            update={"damping": basis.damping, "joint_damping": basis.joint.damping}
+        ),
+        projections.entries(),
+        FitEntry(
+            passages=gradients.rows,
+            covariance_passages=covariances.passages if covariances else 0,
+            covariance_tokens=covariances.tokens if covariances else 0,
+            share_of_curvature=projections.share_of_curvature(),
+            joint_rank=0 if basis.joint.is_identity else len(basis.joint.eigenvalues),
+            picked=picked,
+        ),
     )
-    joint = basis.joint
-    entry = FitEntry(
-        passages=fitted_passages,
-        covariance_passages=len(chosen),
-        covariance_tokens=sum(len(p.tokens.input_ids) for p in chosen),
-        share_of_curvature=_share_of_curvature(layers, leaders, subspaces, output_subspaces),
-        joint_rank=0 if joint is None else len(joint.eigenvalues),
-    )
-    return Fitted(basis, entries, entry)
 
 
-def _layer_basis(
-    layer: LinearLayer, leader: str, inputs: dict[str, Subspace], outputs: dict[str, Subspace]
-) -> LayerBasis:
-    p_in, p_out = inputs[leader].basis.float(), outputs[layer.name].basis.float()
-    eigenvalues = torch.ones(len(p_out), len(p_in), dtype=torch.float64)
-    return LayerBasis(layer.name, leader, p_in, p_out, eigenvalues)
+def _bare_basis(projections: Projections, settings: IndexSettings) -> Basis:
+    """Projections alone; curvature and dampings are to come."""
+    layers = []
+    for layer in projections.layers:
+        a, b = projections.of(layer.name)
+        ones = torch.ones(len(b.basis), len(a.basis), dtype=torch.float64)
+        leader = projections.leaders[layer.name]
+        layers.append(LayerBasis(layer.name, leader, a.basis.float(), b.basis.float(), ones))
+    return Basis(tuple(layers), math.nan, settings.dims, settings.seed)
 
 
-def _eigenvalues_and_joint(
-    loaded: LoadedModel,
+def _log_sample(
+    loss: LanguageModelLoss,
     bare: Basis,
     sample: Sequence[Passage],
+    gradients: GradientSpool,
     settings: IndexSettings,
-    *,
-    spool: Path,
     reporter: Reporter,
-) -> tuple[Basis, int]:
-    """Second pass: ``λ_ij = E[G_ij²]``, then the covariance of the sketched vectors."""
-    encoder = GradientEncoder(loaded, bare)
+) -> None:
+    """Second pass: the projected gradients of the sample."""
+    encoder = GradientEncoder(loss, bare)
     halving = Halving()
-    squares = torch.zeros(bare.coordinates, dtype=torch.float64, device=loaded.device)
-    total = sum(len(p.tokens.input_ids) for p in sample)
-    kept = 0
+    total = sum(len(p.tokens) for p in sample)
 
     def encode(part: list[int]) -> Tensor:
         return encoder.coordinates([sample[i].tokens for i in part])[0]
 
-    try:
-        with (
-            storage_errors(spool),
-            spool.open("wb") as stream,
-            reporter.step("Fitting: eigenvalues", total=total, unit="tokens") as advance,
-        ):
-            for group in batches(sample, token_budget=settings.batch_tokens):
-                for part, coordinates in halving.run(sample, group, encode):
-                    coordinates = coordinates[torch.isfinite(coordinates).all(dim=1)]
-                    squares += coordinates.double().square().sum(dim=0)
-                    stream.write(coordinates.cpu().numpy().tobytes())
-                    kept += len(coordinates)
-                    advance(sum(len(sample[i].tokens) for i in part))
-        if kept == 0:
-            raise NumericalError(
-                f"None of the {len(sample)} sampled passages has a finite gradient. Use --dtype "
-                "float32, and check that the model's weights are finite."
-            )
-        basis = _with_eigenvalues(bare, squares.cpu() / kept, settings)
-        return _with_joint(basis, spool, kept, settings, loaded.device), kept
-    finally:
-        with suppress(OSError):  # what is wrong with the folder has been said already
-            spool.unlink(missing_ok=True)
+    with reporter.step("Fitting: eigenvalues", total=total, unit="tokens") as advance:
+        for group in batches(sample, token_budget=settings.batch_tokens):
+            for part, coordinates in halving.run(sample, group, encode):
+                gradients.append(coordinates[torch.isfinite(coordinates).all(dim=1)])
+                advance(sum(len(sample[i].tokens) for i in part))
+    if gradients.rows == 0:
+        raise NumericalError(
+            f"None of the {len(sample)} sampled passages has a finite gradient. Use --dtype "
+            "float32, and check that the model's weights are finite."
+        )
 
 
-def _with_eigenvalues(bare: Basis, mean_squares: Tensor, settings: IndexSettings) -> Basis:
-    layers = []
-    start = 0
-    for layer in bare.layers:
-        values = mean_squares[start : start + layer.coordinates].view_as(layer.eigenvalues)
-        start += layer.coordinates
-        if settings.hessian == "identity":
-            values = torch.ones_like(values)
-        layers.append(LayerBasis(layer.name, layer.leader, layer.p_in, layer.p_out, values))
-    return Basis(tuple(layers), bare.damping, bare.dims, bare.seed)
-
-
-def _with_joint(
-    basis: Basis, spool: Path, rows: int, settings: IndexSettings, device: torch.device
+def _with_curvature(
+    bare: Basis,
+    gradients: GradientSpool,
+    projections: Projections,
+    covariances: Covariances | None,
+    settings: IndexSettings,
 ) -> Basis:
-    stored = np.memmap(spool, dtype=np.float32, mode="r", shape=(rows, basis.coordinates))
-    on_device = basis.to(device)
-    sketched = [
-        on_device.sketched(torch.from_numpy(stored[i : i + ROWS_PER_BLOCK].copy()).to(device))
-        for i in range(0, rows, ROWS_PER_BLOCK)
-    ]
-    del stored
-    joint = LowRankWhitening.fit(torch.cat(sketched), damping=settings.joint_damping)
-    return Basis(basis.layers, basis.damping, basis.dims, basis.seed, joint)
+    """The eigenvalues of every layer, or its whole covariance."""
+    mean_squares = gradients.squares / gradients.rows
+    layers = []
+    for layer, columns in _columns(bare):
+        measured = mean_squares[columns].view_as(layer.eigenvalues)
+        if not measured.count_nonzero():
+            log.warning("no gradient reached %s; it adds nothing to any score", layer.name)
+        if settings.hessian == "identity":
+            values = torch.ones_like(measured)
+        elif settings.hessian == "kfac":
+            assert covariances is not None  # the settings refuse it
+            a, b = projections.of(layer.name)
+            tokens = covariances.outputs[layer.name].count / covariances.passages
+            values = kfac_eigenvalues(a, b, tokens_per_passage=tokens)
+        else:
+            values = measured
+        covariance = None
+        if settings.hessian == "raw":
+            rows = gradients.columns(columns.start, columns.stop)
+            covariance = LowRankWhitening.fit(rows, damping=1.0)
+        layers.append(replace(layer, eigenvalues=values, covariance=covariance))
+    return replace(bare, layers=tuple(layers))
 
 
-def _share_of_curvature(
-    layers: Sequence[LinearLayer],
-    leaders: dict[str, str],
-    inputs: dict[str, Subspace],
-    outputs: dict[str, Subspace],
-) -> float:
-    """``Σ tr(kept A) tr(kept B) / Σ tr(A) tr(B)`` over the layers."""
-    kept = whole = 0.0
-    for layer in layers:
-        a, b = inputs[leaders[layer.name]], outputs[layer.name]
-        kept += float(a.eigenvalues.sum() * b.eigenvalues.sum())
-        whole += a.trace * b.trace
-    return kept / whole if whole else 1.0
+def _with_dampings(
+    bare: Basis,
+    gradients: GradientSpool,
+    settings: IndexSettings,
+    device: torch.device,
+    reporter: Reporter,
+) -> tuple[Basis, dict[str, str]]:
+    """The dampings asked for or picked, and the joint covariance under the first of them."""
+    picked: dict[str, str] = {}
+    how = f"by the angular likelihood of held-out gradients of {gradients.rows} passages"
+    damping = settings.damping
+    if damping == "auto" and settings.hessian == "identity":
+        damping = AUTO_DAMPING
+        picked["damping"] = f"{damping:g}, for all rank alike where the curvature is the identity"
+    elif damping == "auto":
+        damping = pick(_layer_losses(bare, gradients, settings), LAYER_GRID)
+        picked["damping"] = f"{damping:g}, {how}"
+    basis = replace(bare, damping=damping).to(device)
+    vectors = torch.cat([basis.sketched(rows.to(device)) for rows in gradients.blocks()])
+    joint_damping = settings.joint_damping
+    if joint_damping == "auto":
+        joint_damping = pick(joint_losses(vectors), JOINT_GRID)
+        picked["joint_damping"] = f"{joint_damping:g}, {how}"
+    for name, value in picked.items():
+        reporter.note(f"Picked {name.replace('_', ' ')} {value}.")
+    # Fitted also where it is switched off, so that it can be switched on without another pass.
+    joint = LowRankWhitening.fit(vectors, damping=1.0)
+    return replace(basis, joint=replace(joint, damping=joint_damping)), picked
+
+
+def _layer_losses(bare: Basis, gradients: GradientSpool, settings: IndexSettings) -> Tensor:
+    """What each damping loses, summed over the layers."""
+    losses = torch.zeros(len(LAYER_GRID), dtype=torch.float64)
+    for layer, columns in _columns(bare):
+        rows = gradients.columns(columns.start, columns.stop)
+        if settings.hessian == "raw":
+            losses += raw_losses(rows)
+        elif settings.hessian == "kfac":  # fitted on tokens, not on these sums over passages
+            losses += diagonal_losses(layer.eigenvalues.flatten(), rows, LAYER_GRID)
+        else:
+            losses += layer_losses(rows)
+    return losses
+
+
+def _columns(basis: Basis) -> list[tuple[LayerBasis, slice]]:
+    """The coordinates of each layer."""
+    found, start = [], 0
+    for layer in basis.layers:
+        found.append((layer, slice(start, start + layer.coordinates)))
+        start += layer.coordinates
+    return found

@@ -54,6 +54,20 @@ class Subspace:
         """Share of the covariance's trace inside the subspace."""
         return float(self.eigenvalues.sum()) / self.trace if self.trace > 0 else 1.0
 
+    def leading(self, rank: int) -> "Subspace":
+        """Its first ``rank`` directions."""
+        return Subspace(self.basis[:rank], self.eigenvalues[:rank], self.trace)
+
+
+def random_subspace(rank: int, width: int, *, seed: int) -> Subspace:
+    """Random directions, as many as the width allows, with the share they keep on average.
+
+    ``E tr(P A Pᵀ) = (r / d) tr(A)`` over random ``P`` whatever ``A`` is, so they are described as
+    directions of a white covariance.
+    """
+    basis = random_orthonormal(min(rank, width), width, seed=seed)
+    return Subspace(basis, torch.ones(len(basis), dtype=torch.float64), float(width))
+
 
 @dataclass(frozen=True)
 class Contribution:
@@ -63,6 +77,9 @@ class Contribution:
     energy: Tensor  # Σ ‖v‖²
     count: int
     left_out: int
+
+
+NYSTROM_OVERSAMPLING = 2  # columns of a sketch for each eigenvector that is taken from it
 
 
 class CovarianceSketch:
@@ -82,6 +99,11 @@ class CovarianceSketch:
         self.trace = torch.zeros((), dtype=torch.float64, device=device)
         self.count = 0
         self.left_out = 0  # vectors that were not finite
+
+    @property
+    def largest_rank(self) -> int:
+        """Eigenvectors it can give: all of an exact covariance, fewer than the columns else."""
+        return self.width if self.omega is None else self.columns // NYSTROM_OVERSAMPLING
 
     def contribution(self, rows: Tensor) -> Contribution:
         """What vectors ``[n, d]`` would add; one whose square is not finite is left out.

@@ -6,9 +6,9 @@ time or host: the same inputs give the same bytes.
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from influence.atomic import file_sha256
 from influence.errors import IndexCorrupt, IndexTooNew
@@ -42,14 +42,30 @@ class CorpusIdentity(_Frozen):
     target_tokens: int = Field(description="Tokens that carry loss.")
 
 
+Hessian = Literal["ekfac", "kfac", "raw", "identity"]
+Projection = Literal["pca", "random"]
+Labels = Literal["empirical", "sampled"]
+
+
 class IndexSettings(_Frozen):
     """Every setting that changes a score."""
 
-    rank: int = Field(64, ge=1, description="Projected width of each side of each layer.")
+    rank: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        64, description="Projected width of each side of each layer; auto: chosen layer by layer."
+    )
+    rank_budget: int = Field(
+        64, ge=1, description="With rank auto: the rank in every layer whose cost is spent."
+    )
     dims: int = Field(16_384, ge=8, description="Numbers of a stored vector.")
-    hessian: Literal["ekfac", "identity"] = "ekfac"
-    damping: float = Field(0.1, gt=0, description="c: fraction of a layer's mean eigenvalue.")
-    joint_damping: float = Field(1.0, gt=0, description="c₂; infinity: no joint whitening.")
+    hessian: Hessian = "ekfac"
+    projection: Projection = "pca"
+    labels: Labels = Field("empirical", description="Tokens whose gradients fit the curvature.")
+    damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] = Field(
+        0.1, description="c: fraction of a layer's mean eigenvalue. A published index has a number."
+    )
+    joint_damping: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        1.0, description="c₂; infinity: no joint whitening. A published index has a number."
+    )
     layers: tuple[str, ...] = Field(("*",), description="Patterns of the attributed layers.")
     max_length: int = Field(512, ge=2, description="Most tokens of a passage.")
     seed: int = 0
@@ -59,6 +75,17 @@ class IndexSettings(_Frozen):
     shard_passages: int = Field(512, ge=1, description="Rows of a shard, the unit of resuming.")
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    @model_validator(mode="after")
+    def _random_projections_have_no_spectra(self) -> Self:
+        for name, value in (("hessian", self.hessian), ("rank", self.rank)):
+            if self.projection == "random" and value in ("kfac", "auto"):
+                raise ValueError(
+                    f"{name} {value} needs the spectra of the covariances, and projection random "
+                    "fits none. Use projection pca, or another "
+                    + ("curvature, such as raw." if name == "hessian" else "rank, such as 64.")
+                )
+        return self
 
 
 class LayerEntry(_Frozen):
@@ -70,8 +97,10 @@ class LayerEntry(_Frozen):
     d_out: int
     r_in: int
     r_out: int
-    share_kept_in: float = Field(description="Of the trace of E[a aᵀ], by the kept subspace.")
-    share_kept_out: float = Field(description="Of the trace of E[g gᵀ], by the kept subspace.")
+    share_kept_in: float = Field(
+        description="Of the trace of E[a aᵀ], by the kept subspace; of a random one as expected."
+    )
+    share_kept_out: float = Field(description="Of the trace of E[g gᵀ], likewise.")
 
 
 class CoverageEntry(_Frozen):
@@ -92,6 +121,9 @@ class FitEntry(_Frozen):
         description="Trace-weighted share of Kronecker curvature that the ranks keep."
     )
     joint_rank: int = Field(description="Rank of the joint covariance; 0 where it is off.")
+    picked: dict[str, str] = Field(
+        default_factory=dict, description="For each setting that was auto, its value and how."
+    )
 
 
 class Calibration(_Frozen):
@@ -134,6 +166,10 @@ class Manifest(_Frozen):
         (), description="Passages without a usable gradient, and why."
     )
     padding_share: float = Field(0.0, description="Share of the computed tokens that was padding.")
+    redamped_from: str | None = Field(
+        default=None,
+        description="Version whose vectors were rescaled; fp16 rounds once more each time.",
+    )
     calibration: Calibration = Calibration()
     measured: dict[str, float] = Field(default_factory=dict, description="Quality, once measured.")
     files: dict[str, FileEntry]
