@@ -23,7 +23,7 @@ from torch import Tensor
 from influence.layers import LinearLayer
 
 LADDER = (
-    *(8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128),
+    *(4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128),
     *(160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024),
 )
 PRICES = tuple(10 ** (-step / 4) for step in range(41))  # dimensions per multiply-add, 1 to 1e-10
