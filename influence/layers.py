@@ -209,11 +209,11 @@ def _own_weights(module: nn.Module, parts: Sequence[Part], seen: set[int]) -> tu
         whole = widths[0] * widths[1]
         packed = sum(p.numel() for p in own if p.dim() >= 2 or not p.is_floating_point())
         return count - packed + whole, whole
-    return count, sum(p.numel() for p in own if _multiplies(p, bool(parts)))
+    if parts:  # the biases of fused experts have two axes, and are biases all the same
+        return count, min(count, sum(p.d_in * p.d_out for p in parts))
+    return count, sum(p.numel() for p in own if _multiplies(p))
 
 
-def _multiplies(parameter: nn.Parameter, is_known: bool) -> bool:
-    """Whether a parameter is a matrix; an unknown one of shape ``[1, N, d]`` is added instead."""
-    if parameter.dim() < 2:
-        return False
-    return is_known or not (parameter.dim() >= 3 and parameter.shape[0] == 1)
+def _multiplies(parameter: nn.Parameter) -> bool:
+    """Whether a parameter of an unknown module is a matrix; one of ``[1, N, d]`` is added."""
+    return parameter.dim() >= 2 and not (parameter.dim() >= 3 and parameter.shape[0] == 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from influence.capture import Receiver, capture, frozen, shared_inputs
-from influence.errors import InvalidInput
+from influence.errors import InvalidInput, UnknownLayers
 from influence.layers import LinearLayer
 from influence.projection import LayerProjection, ProjectionReceiver
 
@@ -165,6 +165,9 @@ def reached_layers(task: Task, layers: Sequence[LinearLayer], example: Any) -> R
         task: Model and loss.
         layers: Those selected.
         example: Any one.
+
+    Raises:
+        UnknownLayers: None of them is reached.
     """
     batch = task.batch([example])
     with frozen(task.model):
@@ -174,6 +177,11 @@ def reached_layers(task: Task, layers: Sequence[LinearLayer], example: Any) -> R
     run_backward(task, batch, present, called, receiver)
     families = {_family(name) for name in receiver.names}
     reached = [layer for layer in layers if _family(layer.name) in families]
+    if not reached:
+        raise UnknownLayers(
+            f"The loss depends on none of the {len(layers)} selected layers, such as "
+            f"{layers[0].name}: they are not called, or their outputs are not used. Select others."
+        )
     names = [layer.name for layer in reached]
     first: dict[str, str] = {}  # a leader that is not reached hands over to the next
     leaders = {name: first.setdefault(called.get(name, name), name) for name in names}

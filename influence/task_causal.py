@@ -244,4 +244,4 @@ def trunk_of(model: Any) -> Any:
 
 
 def _is_watched(head: Any) -> bool:
-    return bool(head is not None and head._forward_hooks)
+    return head is not None and bool(head._forward_hooks or head._forward_pre_hooks)
