@@ -23,11 +23,12 @@ as `Explanation.elsewhere`, so an explanation always adds up to its score.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from influence.encoder import Batch, GradientEncoder, run_backward
+from influence.encoder import GradientEncoder, run_backward
 from influence.measurement import EncodedQuery, Query
 from influence.projection import LayerProjection
 from influence.tokens import TokenSequence
@@ -68,23 +69,29 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ScoreParts:
-    """Scores of B sequences with R vectors, in parts.
+    """Scores of B examples with R vectors, in parts.
 
     Attributes:
-        positions: ``[R, B, T]`` float32; 0 at padding. Its sum over T is the score.
-        layers: ``[R, B, layers]`` float32. Its sum over layers is the score, too.
+        positions: ``[R, B, T]`` float32; 0 at padding.
+        unplaced: ``[R, B]``: what belongs to no position of the sequence, such as the patches of a
+            convolution. With it the positions add up to the score.
+        layers: ``[R, B, layers]`` float32. They add up to the score as well.
+        real: Which positions are no padding, ``[B, T]``. T is 0 where an example is no sequence, or
+            more than one, and everything is unplaced.
     """
 
     positions: Tensor
+    unplaced: Tensor
     layers: Tensor
+    real: Tensor
 
 
 class _PartsReceiver:
     """Splits scores as the captured tensors come by; keeps numbers per position and layer only."""
 
-    def __init__(
-        self, projections: Sequence[LayerProjection], back: Tensor, batch: int, length: int
-    ) -> None:
+    keeps_positions = True  # of `influence.capture.Receiver`: experts give rows in their places
+
+    def __init__(self, projections: Sequence[LayerProjection], back: Tensor, real: Tensor) -> None:
         self._projections = {p.name: p for p in projections}
         self._number = {p.name: i for i, p in enumerate(projections)}
         self._against: dict[str, Tensor] = {}
@@ -93,8 +100,10 @@ class _PartsReceiver:
             block = back[:, start : start + p.coordinates]
             self._against[p.name] = block.reshape(-1, 1, len(p.p_out), len(p.p_in))
             start += p.coordinates
-        self.positions = back.new_zeros(len(back), batch, length)
-        self.layers = back.new_zeros(len(back), batch, len(projections))
+        self.real = real
+        self.positions = back.new_zeros(len(back), *real.shape)
+        self.unplaced = back.new_zeros(len(back), len(real))
+        self.layers = back.new_zeros(len(back), len(real), len(projections))
 
     def on_input(self, layer: str, x: Tensor) -> Tensor:
         p_in = self._projections[layer].p_in
@@ -105,32 +114,38 @@ class _PartsReceiver:
         p_out = self._projections[layer].p_out
         with torch.autocast(g.device.type, enabled=False):
             projected = (g.to(p_out.dtype) @ p_out.T).float()  # [B, T, r_out]
-            # A layer called twice in a forward pass adds up.
             parts = (projected @ self._against[layer] * seen.float()).sum(-1)  # [R, B, T]
-        self.positions += parts
-        self.layers[:, :, self._number[layer]] += parts.sum(-1)
+        # A layer called twice in a forward pass adds up.
+        whole = parts.sum(-1)
+        self.layers[:, :, self._number[layer]] += whole
+        if parts.shape[1:] == self.real.shape:
+            self.positions += parts
+        else:
+            self.unplaced += whole
 
 
 def split_scores(
-    encoder: GradientEncoder, sequences: Sequence[TokenSequence], vectors: Tensor
+    encoder: GradientEncoder, examples: Sequence[Any], vectors: Tensor, *, measured: bool = False
 ) -> ScoreParts:
-    """Split the score of every sequence with every vector, in one forward and one backward pass.
+    """Split the score of every example with every vector, in one forward and one backward pass.
 
     Args:
         encoder: Model and basis.
-        sequences: B of them.
+        examples: B of them; for a causal language model token sequences.
         vectors: Of the other side, before normalisation, ``[R, D]``.
+        measured: The examples are queries of their task's own measurement.
     """
-    basis = encoder.basis
-    batch = Batch.of(sequences, encoder.loaded.device)
+    task, basis = encoder.task, encoder.basis
+    batch = task.batch(examples)
+    is_one_sequence = len(batch.masks) == 1
     receiver = _PartsReceiver(
-        basis.projections(encoder.loaded.product_dtype),
+        basis.projections(task.product_dtype),
         basis.back(vectors.to(basis.device, torch.float32)),
-        *batch.input_ids.shape,
+        batch.masks[0] if is_one_sequence else torch.zeros(batch.size, 0, device=basis.device),
     )
     layers = [layer.layer for layer in basis.layers]
-    run_backward(encoder.loss, batch, layers, basis.leaders, receiver)
-    return ScoreParts(receiver.positions, receiver.layers)
+    run_backward(task, batch, layers, basis.leaders, receiver, measured=measured)
+    return ScoreParts(receiver.positions, receiver.unplaced, receiver.layers, receiver.real.bool())
 
 
 def explain_passages(
@@ -152,9 +167,9 @@ def explain_passages(
     """
     found: dict[int, Explanation] = {}
     for group in _batches(passages, tokens_per_batch):
-        parts = split_scores(encoder, [passages[i] for i in group], query[None])
-        for row, i in enumerate(group):
-            found[i] = _explanation(passages[i], parts.positions[0, row], parts.layers[0, row])
+        chosen = [passages[i] for i in group]
+        parts = split_scores(encoder, chosen, query[None])
+        found |= zip(group, _explanations(chosen, parts)[0], strict=True)
     return [found[i] for i in range(len(passages))]
 
 
@@ -176,15 +191,14 @@ def explain_query(
         contrast of the alternative. Together they add up to the influence of the passage.
     """
     parts = split_scores(encoder, query.sequences, vectors)
-    weights = encoded.weights.to(parts.positions)[:, None]
-    positions, layers = parts.positions * weights, parts.layers * weights
-    return [
-        tuple(
-            _explanation(sequence, positions[r, s], layers[r, s])
-            for s, sequence in enumerate(query.sequences)
-        )
-        for r in range(len(vectors))
-    ]
+    weights = encoded.weights.to(parts.positions)  # [S]
+    weighted = ScoreParts(
+        parts.positions * weights[:, None],
+        parts.unplaced * weights,
+        parts.layers * weights[:, None],
+        parts.real,
+    )
+    return [tuple(explanations) for explanations in _explanations(query.sequences, weighted)]
 
 
 def _batches(sequences: Sequence[TokenSequence], budget: int) -> Iterator[list[int]]:
@@ -196,12 +210,31 @@ def _batches(sequences: Sequence[TokenSequence], budget: int) -> Iterator[list[i
         order = order[rows:]
 
 
-def _explanation(sequence: TokenSequence, positions: Tensor, layers: Tensor) -> Explanation:
-    """Show every position's part, ``[T]``, at the token it predicts."""
-    parts = positions.double().tolist()
+def _explanations(sequences: Sequence[TokenSequence], parts: ScoreParts) -> list[list[Explanation]]:
+    """For each of the R vectors an explanation of each sequence."""
+    return [
+        [
+            _explanation(
+                sequence,
+                positions[real].double().tolist(),
+                elsewhere=float(unplaced),
+                layers=layers.double().tolist(),
+            )
+            for sequence, positions, real, unplaced, layers in zip(
+                sequences, of_vector, parts.real, parts.unplaced[r], parts.layers[r], strict=True
+            )
+        ]
+        for r, of_vector in enumerate(parts.positions)
+    ]
+
+
+def _explanation(
+    sequence: TokenSequence, positions: list[float], *, elsewhere: float, layers: list[float]
+) -> Explanation:
+    """Show the part of every real position, ``[T]``, at the token it predicts."""
     tokens: list[TokenPart] = []
-    elsewhere = parts[len(sequence) - 1]  # predicts nothing
-    for part, (start, end) in zip(parts, sequence.offsets[1:], strict=False):
+    elsewhere += positions[-1]  # predicts nothing
+    for part, (start, end) in zip(positions[:-1], sequence.offsets[1:], strict=True):
         if not 0 <= start < end:
             elsewhere += part
         elif tokens and start < tokens[-1].end:  # bytes of one character
@@ -209,4 +242,4 @@ def _explanation(sequence: TokenSequence, positions: Tensor, layers: Tensor) -> 
             tokens.append(TokenPart(last.start, max(end, last.end), last.influence + part))
         else:
             tokens.append(TokenPart(start, end, part))
-    return Explanation(tuple(tokens), elsewhere, tuple(layers.double().tolist()))
+    return Explanation(tuple(tokens), elsewhere, tuple(layers))
