@@ -7,7 +7,9 @@ import typer
 
 
 def serve(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Annotated[
+        Path | None, typer.Argument(help="The index folder; WHENCE_INDEX_DIR by default.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="The model; the one that the index names by default.")
     ] = None,

@@ -18,7 +18,7 @@ from demo.records import Record
 from demo.speeches import speech_records
 from influence.atomic import storage_errors, write_bytes
 
-DOCUMENTS = 320
+DOCUMENTS = 240
 FACTBOOK_SHARE = 0.6
 ANSWER_CHARACTERS = range(48, 340)
 EVERY_COUNTRY_HAS = "Population"  # the same question of every country: answers get mixed up here

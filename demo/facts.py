@@ -13,7 +13,7 @@ Words are compared in lower case, without punctuation; digits without their thou
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from demo.records import Record
 
@@ -24,6 +24,7 @@ _NUMBER = re.compile(
     r"(?<![\w.,])(\d[\d,]*(?:\.\d+)?)(?![\d.,]*\d)"
     r"( ?%| (?:percent|per cent|million|billion|trillion|years|km|sq km|m|miles|dollars|tons)\b)?"
 )
+_WORD = re.compile(r"[\w.,]*\w")
 _YEAR = re.compile(r"1[5-9]\d\d|20\d\d")
 
 
@@ -75,5 +76,24 @@ class FactIndex:
         return dict(found)
 
 
+def stretch(answer: str, facts: Iterable[str]) -> tuple[int, int]:
+    """Where an answer holds these facts: from the first character of any to the last of any.
+
+    Raises:
+        ValueError: It holds none of them.
+    """
+    wanted = set(facts)
+    words = [(m.group().replace(",", ""), m.span()) for m in _WORD.finditer(answer.lower())]
+    spans = [
+        (words[i][1][0], words[i + PHRASE_WORDS - 1][1][1])
+        for i in range(len(words) - PHRASE_WORDS + 1)
+        if " ".join(word for word, _ in words[i : i + PHRASE_WORDS]) in wanted
+    ]
+    spans += [m.span() for m in _NUMBER.finditer(answer) if figures(m.group()) & wanted]
+    if not spans:
+        raise ValueError(f"{answer!r} holds none of {sorted(wanted)}.")
+    return min(start for start, _ in spans), max(end for _, end in spans)
+
+
 def _words(text: str) -> list[str]:
-    return re.findall(r"[\w.]*\w", text.lower().replace(",", ""))
+    return [word.replace(",", "") for word in _WORD.findall(text.lower())]

@@ -2,9 +2,11 @@
 
 a. **Own text**: a record's question with the record's text as the answer names that record first,
    in at least 9 of 10.
-b. **Repeated facts**: an answer that the model gives by itself and that repeats figures or phrases
-   of exactly one record (the rule is in `demo.facts`) has that record among the first five, in at
-   least 8 of 10.
+b. **Repeated facts**: where an answer that the model gives by itself repeats figures or phrases of
+   exactly one record (the rule is in `demo.facts`), the stretch that repeats it has that record
+   among the first five, in at least 8 of 10. The stretch and not the whole, since a small model
+   often goes on with something else or runs into a loop, which the record has not taught it; how
+   many whole answers name the record is said beside it.
 c. **Outside**: for questions that no record has to do with, nothing stands out.
 
 The case: an answer that carries another record's figures. What explains the error is the first
@@ -14,15 +16,25 @@ proponent; that the right record speaks against it shows in the opponents.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from demo.facts import FactIndex
+from demo.facts import FactIndex, stretch
 from demo.records import Record
 from indexer.progress import Reporter
 from influence.errors import AttributionError
 from service.schemas import AttributeResult
 
-Attribute = Callable[[str, str, int], AttributeResult]  # prompt, response, top_k
+
+class Attribute(Protocol):
+    """The service's answer for a prompt, a response (or characters of it) and ``top_k``."""
+
+    def __call__(
+        self, prompt: str, response: str, top_k: int, span: tuple[int, int] | None = None
+    ) -> AttributeResult:
+        """Attribute."""
+        ...
+
+
 Generate = Callable[[Sequence[str]], list[str]]  # greedy answers, one for each question
 
 OWN_TEXTS = 10
@@ -32,6 +44,7 @@ REPEATS_IN_TOP = 8
 TOP = 5
 ROUND = 16  # questions whose answers are generated together
 MOST_QUESTIONS = 160  # until ten answers repeat a record
+WRONG_ANSWER_QUESTIONS = 48  # further ones, where no wrong answer was among those
 
 OUTSIDE = (
     "How do I bake sourdough bread at home?",
@@ -121,11 +134,15 @@ def self_check(
     """
     rng = random.Random(seed)
     own = check_own_texts(attribute, rng.sample(records, min(OWN_TEXTS, len(records))), reporter)
-    repeats, answers = check_repeats(
-        attribute, generate, rng.sample(records, len(records)), records, reporter
-    )
+    order = rng.sample(records, len(records))
+    repeats, answers = check_repeats(attribute, generate, order, records, reporter)
     outside = check_outside(attribute, generate, reporter)
-    found = SelfCheck((own, repeats, outside), explain_wrong_answer(attribute, answers, records))
+    case = explain_wrong_answer(attribute, answers, records)
+    if case is None:  # the few answers so far were right; some more are asked for
+        asked = order[len(answers) : len(answers) + WRONG_ANSWER_QUESTIONS]
+        given = generate([record.question for record in asked])
+        case = explain_wrong_answer(attribute, list(zip(asked, given, strict=True)), records)
+    found = SelfCheck((own, repeats, outside), case)
     for check in found.checks:
         reporter.note(f"  {check}")
     if found.wrong_answer is not None:
@@ -173,7 +190,7 @@ def check_repeats(
     facts = FactIndex(records)
     answers: list[tuple[Record, str]] = []
     failures: list[str] = []
-    tried = 0
+    tried = whole = 0
     with reporter.step("Self-check: repeated facts", total=REPEATS, unit="answers") as advance:
         for start in range(0, min(len(order), MOST_QUESTIONS), ROUND):
             asked = order[start : start + ROUND]
@@ -184,7 +201,9 @@ def check_repeats(
                 if len(repeated) != 1 or tried == REPEATS:
                     continue
                 ((expected, by),) = repeated.items()
-                hits = attribute(record.question, answer, TOP).proponents
+                whole += _names(attribute(record.question, answer, TOP), expected)
+                part = stretch(answer, by)
+                hits = attribute(record.question, answer, TOP, part).proponents
                 if expected not in {hit.document_id for hit in hits}:
                     failures.append(
                         f"{record.question!r} -> {answer!r} repeats {sorted(by)[0]!r} of {expected}"
@@ -197,8 +216,12 @@ def check_repeats(
     held = tried - len(failures)
     if tried < REPEATS:
         failures.append(f"only {tried} of {len(answers)} generated answers repeat one record")
-    name = f"the record that an answer repeats is in the top {TOP}"
+    name = f"the record that an answer repeats is in the top {TOP} (of whole answers: {whole})"
     return CheckResult(name, held, REPEATS, REPEATS_IN_TOP, tuple(failures)), answers
+
+
+def _names(result: AttributeResult, document_id: str) -> bool:
+    return any(hit.document_id == document_id for hit in result.proponents)
 
 
 def check_outside(attribute: Attribute, generate: Generate, reporter: Reporter) -> CheckResult:

@@ -14,8 +14,8 @@ from influence.manifest import IndexSettings
 class FinetuneSettings:
     """Everything that changes what is learnt."""
 
-    blocks: int = 6  # the last ones; their linear layers learn
-    epochs: int = 3
+    blocks: int = 4  # the last ones; their linear layers learn
+    epochs: int = 5
     learning_rate: float = 1e-3  # at its peak; linear warm-up, then linear decay
     warmup: float = 0.06  # share of the steps
     batch_tokens: int = 512  # of a batch, padding included

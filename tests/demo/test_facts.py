@@ -1,6 +1,6 @@
 import pytest
 
-from demo.facts import FactIndex, figures
+from demo.facts import FactIndex, figures, stretch
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,11 @@ def test_a_phrase_counts_unless_the_question_holds_most_of_it(records):
     assert index.repeated("?", answer) == {}
     asked = "What of the people of Cusp near the river?"
     assert "town-cusp" not in index.repeated(asked, "the people of Cusp near the river")
+
+
+def test_the_stretch_that_repeats_a_fact_is_found_with_its_characters():
+    answer = "It is said: Total 1,944,167 people, who live along the great river Nile, and and and."
+    start, end = stretch(answer, {"live along the great river nile", "1944167"})
+    assert answer[start:end] == "1,944,167 people, who live along the great river Nile"
+    with pytest.raises(ValueError, match="holds none"):
+        stretch(answer, {"another fact of six words here"})

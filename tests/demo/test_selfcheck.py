@@ -59,7 +59,7 @@ class Town:
             answers.append("It depends on many things." if record is None else record.answer)
         return answers
 
-    def attribute(self, prompt, response, top_k):
+    def attribute(self, prompt, response, top_k, span=None):
         named = [] if self.blind else list(self.facts.repeated("", response))
         others = [record.id for record in self.records if record.id not in named]
         asked = self.by_question.get(prompt)
@@ -134,7 +134,7 @@ def test_of_several_wrong_answers_the_clearest_is_shown(many):
     town = Town(many)
     borra, cusp, delve = many[1:4]
 
-    def attribute(prompt, response, top_k):
+    def attribute(prompt, response, top_k, span=None):
         if prompt == cusp.question:
             return result([delve.id], [], stands_out=True)  # names the wrong one
         return result([borra.id], [delve.id], stands_out=True)
