@@ -2,17 +2,17 @@
 
     python -m benchmarks.logging --model smollm2 --dtype float32 --repeats 5
 
-Interleaved in one process, medians; peak memory of each in a process of its own (run as a module: a script named `logging` would hide the standard one). Weights are random
-(they change no time), so nothing is downloaded. `training step, tuned` has the same data type, the
-same batches and a chunked loss like logging's; `plain` is transformers as it comes, in float32.
-Logging ends with fp16 unit vectors on disk.
+(As a module: a script named `logging` would hide the standard one.) Interleaved in one process,
+medians; peak memory of each in a process of its own. Weights are random, which changes no time, so
+nothing is downloaded. The tuned training step has the same data type, the same batches and a
+chunked loss like logging's; the plain one is transformers as it comes, in float32. Logging ends
+with fp16 unit vectors on disk.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -206,8 +206,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 function(sequences)
                 if number:  # the first batch warms up
                     seconds[name].append(time.perf_counter() - begun)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"seconds": seconds, "peak_bytes": peak}
+        return {"seconds": seconds, "peak_bytes": peak_bytes()}
+
+
+def peak_bytes() -> int:
+    """Peak of this program's own memory; `ru_maxrss` would inherit that of the parent process."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def sketch_share(arguments: argparse.Namespace, logging_s: float) -> float:
@@ -226,7 +231,16 @@ def sketch_share(arguments: argparse.Namespace, logging_s: float) -> float:
 
 def peak_of(variant: str) -> float:
     """GB of a process that runs one variant alone."""
-    command = [sys.executable, "-m", "benchmarks.logging", *sys.argv[1:], "--only", variant, "--repeats", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.logging",
+        *sys.argv[1:],
+        "--only",
+        variant,
+        "--repeats",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["peak_bytes"] / 1e9
 
@@ -253,7 +267,8 @@ def main() -> None:
     print(
         f"{arguments.model}, {arguments.dtype}, rank {arguments.rank}, {arguments.dims} dims, "
         f"{arguments.rows} x {arguments.tokens} tokens, {arguments.threads} threads, "
-        f"{torch.backends.cpu.get_cpu_capability()}, {platform.machine()}, torch {torch.__version__}"
+        f"{torch.backends.cpu.get_cpu_capability()}, {platform.machine()}, "
+        f"torch {torch.__version__}"
     )
     print("| | tokens/s | of the tuned step | of the plain step | spread | peak GB |")
     print("|---|---|---|---|---|---|")
