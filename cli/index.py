@@ -2,15 +2,18 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from influence.manifest import IndexSettings
 
-DEFAULTS = IndexSettings()
-# 32 KB a passage in fp16; weak queries are told apart better than at 4,096 (docs/methods.md).
-AUTO_DIMS = 16_384
+AUTO_DIMS = 16_384  # 32 KB a passage in fp16; weak queries are told apart better than at 4,096
+
+
+def _default(name: str) -> Any:
+    return IndexSettings.model_fields[name].default
 
 
 def _dims(value: str) -> int:
@@ -21,10 +24,19 @@ def _dims(value: str) -> int:
     raise typer.BadParameter(f"{value!r} is neither auto nor a whole number of at least 8")
 
 
-def _positive(value: float) -> float:
-    if math.isnan(value) or value <= 0:
-        raise typer.BadParameter(f"{value} is not above 0")
-    return value
+def _rank(value: str) -> str:
+    if value == "auto" or (value.isdigit() and int(value) >= 1):
+        return value
+    raise typer.BadParameter(f"{value!r} is neither auto nor a whole number above 0")
+
+
+def _damping(value: str) -> str:
+    try:
+        if value == "auto" or float(value) > 0:
+            return value
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{value!r} is neither auto nor a number above 0")
 
 
 def index(
@@ -34,31 +46,40 @@ def index(
     dims: Annotated[
         str, typer.Option(help="Numbers of a stored vector: auto, or a number.")
     ] = "auto",
-    rank: Annotated[int, typer.Option(min=1, help="Rank of each side of a layer.")] = DEFAULTS.rank,
+    rank: Annotated[
+        str, typer.Option(help="Rank of each side of a layer: a number, or auto.", callback=_rank)
+    ] = str(_default("rank")),
     damping: Annotated[
-        float, typer.Option(help="Fraction of a layer's mean eigenvalue.", callback=_positive)
-    ] = DEFAULTS.damping,
+        str,
+        typer.Option(help="Fraction of a layer's mean eigenvalue, or auto.", callback=_damping),
+    ] = str(_default("damping")),
     joint_damping: Annotated[
-        float,
-        typer.Option(help="The same across layers; inf turns it off.", callback=_positive),
-    ] = DEFAULTS.joint_damping,
-    hessian: Annotated[str, typer.Option(help="ekfac or identity.")] = DEFAULTS.hessian,
+        str,
+        typer.Option(help="The same across layers, or auto; inf: off.", callback=_damping),
+    ] = str(_default("joint_damping")),
+    hessian: Annotated[str, typer.Option(help="ekfac, kfac, raw or identity.")] = _default(
+        "hessian"
+    ),
+    projection: Annotated[str, typer.Option(help="pca or random.")] = _default("projection"),
+    labels: Annotated[
+        str, typer.Option(help="Tokens that fit the curvature: empirical or sampled.")
+    ] = _default("labels"),
     layers: Annotated[
         list[str] | None, typer.Option(help="Pattern of attributed layers; repeat for several.")
     ] = None,
-    max_length: Annotated[
-        int, typer.Option(min=2, help="Most tokens of a passage.")
-    ] = DEFAULTS.max_length,
+    max_length: Annotated[int, typer.Option(min=2, help="Most tokens of a passage.")] = _default(
+        "max_length"
+    ),
     fit_passages: Annotated[
         int, typer.Option(min=1, help="Passages sampled for the curvature.")
-    ] = DEFAULTS.fit_passages,
+    ] = _default("fit_passages"),
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of a batch, padding included.")
-    ] = DEFAULTS.batch_tokens,
+    ] = _default("batch_tokens"),
     shard_passages: Annotated[
         int, typer.Option(min=1, help="Rows of a shard, the unit of resuming.")
-    ] = DEFAULTS.shard_passages,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = DEFAULTS.seed,
+    ] = _default("shard_passages"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = _default("seed"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     skip_bad_records: Annotated[
@@ -69,25 +90,25 @@ def index(
     ] = False,
 ) -> None:
     """Build an index of CORPUS, or continue a build that was interrupted."""
-    from indexer.build import build_index
-    from indexer.progress import Reporter
-    from influence.model import load_model
-
-    if hessian not in ("ekfac", "identity"):
-        raise typer.BadParameter(f"{hessian!r} is neither ekfac nor identity", param_hint="hessian")
-    settings = IndexSettings(
-        rank=rank,
+    settings = _settings(
+        rank=rank if rank == "auto" else int(rank),
         dims=_dims(dims),
-        hessian="ekfac" if hessian == "ekfac" else "identity",
-        damping=damping,
-        joint_damping=joint_damping,
-        layers=tuple(layers or DEFAULTS.layers),
+        hessian=hessian,
+        projection=projection,
+        labels=labels,
+        damping=_number(damping),
+        joint_damping=_number(joint_damping),
+        layers=tuple(layers or _default("layers")),
         max_length=max_length,
         seed=seed,
         fit_passages=fit_passages,
         batch_tokens=batch_tokens,
         shard_passages=shard_passages,
     )
+    from indexer.build import build_index
+    from indexer.progress import Reporter
+    from influence.model import load_model
+
     version = build_index(
         corpus,
         load_model(model, device=device, dtype=dtype),
@@ -98,3 +119,16 @@ def index(
         restart=restart,
     )
     typer.echo(version)
+
+
+def _number(value: str) -> float | str:
+    return value if value == "auto" else math.inf if value == "inf" else float(value)
+
+
+def _settings(**values: Any) -> IndexSettings:
+    try:
+        return IndexSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "the settings"
+        raise typer.BadParameter(f"{name}: {first['msg']}") from error
