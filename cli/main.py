@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from cli import attribute, demo, index, inspect, serve
+from cli import attribute, demo, index, inspect, redamp, serve
 from influence.errors import AttributionError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("index")(index.index)
+app.command("redamp")(redamp.redamp)
 app.command("attribute")(attribute.attribute)
 app.command("serve")(serve.serve)
 app.command("info")(inspect.info)

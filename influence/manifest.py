@@ -19,7 +19,8 @@ _RESTORE = "Restore it from a backup, or build the index again."
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no infinity; within a model the setting of the outermost one counts.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class ModelIdentity(_Frozen):
@@ -73,8 +74,9 @@ class IndexSettings(_Frozen):
     fit_tokens: int = Field(16_384, ge=1, description="Tokens of these for the covariances.")
     batch_tokens: int = Field(1024, ge=1, description="Tokens of a batch, padding included.")
     shard_passages: int = Field(512, ge=1, description="Rows of a shard, the unit of resuming.")
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    null_queries: int = Field(
+        64, ge=0, description="Answers from outside that calibrate confidence; 0: none."
+    )
 
     @model_validator(mode="after")
     def _random_projections_have_no_spectra(self) -> Self:
@@ -127,9 +129,12 @@ class FitEntry(_Frozen):
 
 
 class Calibration(_Frozen):
-    """Best robust z-scores of answers that come from no document, sorted (`service.confidence`)."""
+    """Best robust z-scores of answers that come from no document, sorted (`influence.noise`)."""
 
     null_best_z: tuple[float, ...] = ()
+    null_opponent_z: tuple[float, ...] = Field(
+        default=(), description="Those of the strongest opponents, likewise."
+    )
 
 
 class Shard(_Frozen):

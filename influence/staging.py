@@ -124,8 +124,7 @@ class Staging:
         described = json.loads(json.dumps(plan))
         if plan_file.exists():
             found = json.loads(plan_file.read_bytes())
-            different = sorted(k for k in {*found, *described} if found.get(k) != described.get(k))
-            if different:
+            if different := sorted(_differences(found, described)):
                 raise BuildConflict(
                     f"{directory} holds an unfinished build that differs in "
                     f"{', '.join(different)}. Give the same settings to continue it, or --restart "
@@ -179,24 +178,38 @@ class Staging:
             record: Kept beside the shard and handed back by `shard_record`.
         """
         name = f"{number:05d}"
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        units = (vectors / norms[:, None]).astype(np.float16)
-        files = {
-            f"vectors/{name}.npy": lambda p: _save_array(p, units),
-            f"vectors/{name}.norms.npy": lambda p: _save_array(p, norms.astype(np.float32)),
-            f"passages/{name}.parquet": lambda p: _save_passages(p, passages),
-            f"documents/{name}.parquet": lambda p: _save_documents(p, documents),
-        }
-        digests = {}
-        for file, save in files.items():
-            with self.file(file) as temporary:
-                save(temporary)
-            digests[file] = file_sha256(self.directory / file)
+        written = self.write_vectors(name, vectors)
+        with self.file(f"passages/{name}.parquet") as temporary:
+            _save_passages(temporary, passages)
+        with self.file(f"documents/{name}.parquet") as temporary:
+            _save_documents(temporary, documents)
+        written += [f"passages/{name}.parquet", f"documents/{name}.parquet"]
+        digests = {file: file_sha256(self.directory / file) for file in written}
         described = {**record, "rows": len(vectors), "files": digests}
         write_bytes(
             self.directory / SHARD_RECORDS / f"{name}.json",
             json.dumps(described, sort_keys=True).encode(),
         )
+
+    def write_vectors(self, name: str, vectors: np.ndarray) -> list[str]:
+        """Write the unit vectors and norms of a shard.
+
+        Args:
+            name: Of the shard.
+            vectors: Before normalisation, ``[n, D]`` float32, finite, none of norm 0.
+
+        Returns:
+            The names of the two files.
+        """
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        arrays = {
+            f"vectors/{name}.npy": (vectors / norms[:, None]).astype(np.float16),
+            f"vectors/{name}.norms.npy": norms.astype(np.float32),
+        }
+        for file, array in arrays.items():
+            with self.file(file) as temporary:
+                _save_array(temporary, array)
+        return list(arrays)
 
     def describe_files(self, shards: Sequence[Shard], extra: Sequence[str]) -> dict[str, FileEntry]:
         """Entries of the manifest for every file of the version, in a fixed order."""
@@ -247,7 +260,9 @@ def make_current(index_dir: Path, version: str) -> None:
     """Point readers at a published version, and clear what its build left over there."""
     write_bytes(index_dir / CURRENT, f"{version}\n".encode())
     directory = index_dir / VERSIONS / version
-    with storage_errors(directory):
+    with storage_errors(index_dir):
+        for abandoned in index_dir.glob(TEMPORARY):
+            abandoned.unlink(missing_ok=True)
         (directory / PLAN).unlink(missing_ok=True)
         shutil.rmtree(directory / SHARD_RECORDS, ignore_errors=True)
 
@@ -272,6 +287,20 @@ def published_version(index_dir: Path, plan: Mapping[str, Any]) -> str | None:
 def plan_sha256(plan: Mapping[str, Any]) -> str:
     """Names a plan: everything that decides the bytes of an index."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:
+    """Dotted names of the entries in which two plans differ."""
+    if found == wanted:
+        return []
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return [name]
+    below = f"{name}." if name else ""
+    return [
+        different
+        for key in {*found, *wanted}
+        for different in _differences(found.get(key), wanted.get(key), f"{below}{key}")
+    ]
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

@@ -1,0 +1,157 @@
+"""A new version of an index with other dampings, its vectors rescaled (`influence.redamping`)."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from indexer.build import BASIS
+from indexer.owners import OWNERS, sum_owners
+from indexer.progress import Reporter
+from influence.basis import Basis, load_basis, save_basis
+from influence.manifest import (
+    FORMAT_VERSION,
+    Calibration,
+    IndexSettings,
+    Manifest,
+)
+from influence.redamping import redamped_basis, rescaled, rounding
+from influence.staging import Staging, make_current, plan_sha256, published_version
+from influence.store import IndexReader
+
+MEASURED_ROWS = 256  # for the rounding error that is told
+
+
+def redamp_index(
+    index_dir: Path,
+    *,
+    damping: float | None = None,
+    joint_damping: float | None = None,
+    reporter: Reporter,
+    restart: bool = False,
+) -> str:
+    """Publish a version of the current index with other dampings, without the model.
+
+    Args:
+        index_dir: The index.
+        damping: ``c`` of the layers; None leaves it.
+        joint_damping: ``c₂`` across layers, infinity for off; None leaves it.
+        reporter: Told how far the work is.
+        restart: Throw away an unfinished build in the folder.
+
+    Returns:
+        The name of the published version.
+
+    Raises:
+        InvalidInput: The stored numbers do not allow it; the message says why.
+        IndexUnavailable: There is no index, or it is damaged.
+        BuildConflict: The folder holds an unfinished build.
+        StorageFull: The disk is full or the folder cannot be written.
+    """
+    reader = IndexReader.open(index_dir)
+    reader.verify()  # or the hashes of copies would make damage look sound
+    manifest = reader.manifest
+    settings = _redamped_settings(manifest.settings, damping, joint_damping)
+    if settings == manifest.settings:
+        reporter.note(f"Version {reader.version} has these dampings already.")
+        return reader.version
+    old = load_basis(
+        reader.basis_path,
+        manifest.settings.model_dump(),
+        [{"name": layer.name, "leader": layer.leader} for layer in manifest.layers],
+    )
+    chosen = settings.model_dump()
+    new = redamped_basis(old, damping=chosen["damping"], joint_damping=chosen["joint_damping"])
+    plan = {
+        "format_version": FORMAT_VERSION,
+        "redamped_from": reader.version,
+        "settings": settings.model_dump(mode="json"),
+    }
+    if done := published_version(index_dir, plan):
+        make_current(index_dir, done)
+        reporter.note(f"This very index is already there: version {done}.")
+        return done
+    staging = Staging.open(index_dir, plan, restart=restart)
+    kept = _copy_unchanged(reader, staging)
+    with staging.file(BASIS) as temporary:
+        save_basis(new, temporary)
+    error = _rescale(reader, staging, old, new, reporter)
+    sum_owners(staging, manifest.shards)
+    redamped = _described(manifest, settings, new).model_copy(
+        update={
+            "plan_sha256": plan_sha256(plan),
+            "redamped_from": reader.version,
+            "files": staging.describe_files(manifest.shards, [BASIS, OWNERS, *kept]),
+        }
+    )
+    version = staging.publish(redamped)
+    reporter.note(
+        f"Published version {version}. Rounding of the stored numbers is now {error:.1e} of a "
+        "vector."
+    )
+    return version
+
+
+def _redamped_settings(
+    settings: IndexSettings, damping: float | None, joint_damping: float | None
+) -> IndexSettings:
+    changes = {"damping": damping, "joint_damping": joint_damping}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return IndexSettings(**{**settings.model_dump(), **given})
+
+
+def _copy_unchanged(reader: IndexReader, staging: Staging) -> list[str]:
+    """Copy what the damping does not touch; the names of files that `describe_files` omits."""
+    omitted = []
+    for name in reader.manifest.files:
+        folder = name.split("/")[0]
+        if folder in ("vectors", BASIS, OWNERS):
+            continue
+        with staging.file(name) as temporary:
+            shutil.copyfile(reader.directory / name, temporary)
+        if folder not in ("passages", "documents"):
+            omitted.append(name)
+    return omitted
+
+
+def _rescale(
+    reader: IndexReader, staging: Staging, old: Basis, new: Basis, reporter: Reporter
+) -> float:
+    """Write the rescaled vectors shard by shard; the rounding error of the first rows."""
+    error, first_row = 0.0, 0
+    with reporter.step("Rescaling", total=len(reader), unit="passages") as advance:
+        for shard, units in zip(reader.manifest.shards, reader.vector_shards(), strict=True):
+            wide = torch.from_numpy(np.asarray(units, dtype=np.float32))
+            norms = torch.from_numpy(np.array(reader.norms[first_row : first_row + shard.rows]))
+            if first_row == 0:
+                error = rounding(wide[:MEASURED_ROWS], old, new, seed=0)
+            vectors = rescaled(wide * norms[:, None], old, new)
+            staging.write_vectors(shard.name, vectors.numpy())
+            first_row += shard.rows
+            advance(shard.rows)
+    return error
+
+
+def _described(manifest: Manifest, settings: IndexSettings, basis: Basis) -> Manifest:
+    """The manifest with the new dampings; what was measured with the old ones is gone."""
+    joint = basis.joint
+    picked = {
+        name: how
+        for name, how in manifest.fit.picked.items()
+        if getattr(settings, name, None) == getattr(manifest.settings, name, None)
+    }
+    fit = manifest.fit.model_copy(
+        update={
+            "joint_rank": 0 if joint is None or joint.is_identity else len(joint.eigenvalues),
+            "picked": picked,
+        }
+    )
+    return manifest.model_copy(
+        update={
+            "settings": settings,
+            "fit": fit,
+            "calibration": Calibration(),
+            "measured": {},
+        }
+    )
