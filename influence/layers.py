@@ -210,7 +210,8 @@ def _own_weights(module: nn.Module, parts: Sequence[Part], seen: set[int]) -> tu
         packed = sum(p.numel() for p in own if p.dim() >= 2 or not p.is_floating_point())
         return count - packed + whole, whole
     if parts:  # the biases of fused experts have two axes, and are biases all the same
-        return count, min(count, sum(p.d_in * p.d_out for p in parts))
+        biases = [p for name, p in module._parameters.items() if name.endswith("bias")]
+        return count, sum(p.numel() for p in own if not any(p is b for b in biases))
     return count, sum(p.numel() for p in own if _multiplies(p))
 
 

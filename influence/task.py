@@ -115,7 +115,8 @@ def run_backward(
                 "it must give one number for each, summed over the example and not averaged over "
                 "the batch."
             )
-        values.sum().backward()
+        if values.requires_grad:  # else the loss depends on none of the layers: all gradients are 0
+            values.sum().backward()
     return values.detach()
 
 
