@@ -49,6 +49,9 @@ def index(
     rank: Annotated[
         str, typer.Option(help="Rank of each side of a layer: a number, or auto.", callback=_rank)
     ] = str(_default("rank")),
+    rank_budget: Annotated[
+        int, typer.Option(min=1, help="With rank auto: the rank whose cost in all is spent.")
+    ] = _default("rank_budget"),
     damping: Annotated[
         str,
         typer.Option(help="Fraction of a layer's mean eigenvalue, or auto.", callback=_damping),
@@ -92,6 +95,7 @@ def index(
     """Build an index of CORPUS, or continue a build that was interrupted."""
     settings = _settings(
         rank=rank if rank == "auto" else int(rank),
+        rank_budget=rank_budget,
         dims=_dims(dims),
         hessian=hessian,
         projection=projection,
