@@ -4,9 +4,10 @@ A scan reads ``N · D`` numbers and the scores are ``N``, so all of them cost no
 ten. With all scores at hand, proponents and opponents come out of one pass, a filter is a mask, a
 ranking by influence is a product with the norms, and the spread of the scores is known exactly.
 
-A flat FAISS index scans one query with one thread. So the rows lie in several flat FAISS indexes, which as many
-threads work through (`benchmarks.search`). Vectors are float32 where that fits the memory given,
-else float16, which is what the store holds: both are exact, float16 halves the memory.
+A flat FAISS index scans one query with one thread. So the rows lie in several of them, which as
+many threads as there are cores work through (`benchmarks.search`). Vectors are float32 where that
+fits the memory given, else float16, which is what the store holds: both are exact, float16 halves
+the memory.
 """
 
 import os
@@ -139,7 +140,9 @@ def _write_scores(index: Any, query: np.ndarray, out: np.ndarray) -> None:
     if isinstance(index, faiss.IndexFlatIP):
         # The scan of `search` without its heap, a tenth faster than a range search for everything.
         to, of = faiss.swig_ptr(out), faiss.swig_ptr(query)
-        faiss.fvec_inner_products_ny(to, of, index.get_xb(), index.d, index.ntotal)
+        faiss.fvec_inner_products_ny(  # pyright: ignore[reportAttributeAccessIssue]
+            to, of, index.get_xb(), index.d, index.ntotal
+        )
         return
     # Its range search is not vectorised (ten times slower); asking for all rows sorts them as well.
     scores, rows = index.search(query, index.ntotal)
