@@ -12,16 +12,32 @@ that waste no more. (At price 0 every length has its own batch, so the limit can
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-
-from influence.tokens import Passage
 
 PADDING_LIMIT = 0.05  # share of the computed tokens
 _PRICES = (*(2.0**-n for n in range(12)), 0.0)  # as shares of the token budget
 
 
-def batches(passages: Sequence[Passage], *, token_budget: int) -> list[list[int]]:
+class Item(Protocol):
+    """A passage, or an example of any other task: ``len(tokens)`` is what it costs in a batch."""
+
+    @property
+    def id(self) -> str:
+        """Its name in messages."""
+        ...
+
+    @property
+    def tokens(self) -> Any:
+        """What the task batches."""
+        ...
+
+
+ItemT = TypeVar("ItemT", bound=Item)
+
+
+def batches(passages: Sequence[Item], *, token_budget: int) -> list[list[int]]:
     """Group passages into batches, longest first; the same passages always give the same batches.
 
     Args:
@@ -45,7 +61,7 @@ def batches(passages: Sequence[Passage], *, token_budget: int) -> list[list[int]
     return groups
 
 
-def padding_share(passages: Sequence[Passage], groups: Sequence[Sequence[int]]) -> float:
+def padding_share(passages: Sequence[Item], groups: Sequence[Sequence[int]]) -> float:
     """Share of the computed tokens that is padding, in [0, 1)."""
     real = computed = 0
     for group in groups:

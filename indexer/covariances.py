@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from indexer.batches import batches
+from indexer.batches import Item, ItemT, batches
 from indexer.halving import Halving
 from indexer.progress import Reporter
 from influence.curvature import Contribution, CovarianceSketch
-from influence.encoder import Batch, LanguageModelLoss, run_backward
 from influence.layers import LinearLayer
-from influence.tokens import Passage
+from influence.task import Task, real_rows, run_backward
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +46,12 @@ class _CovarianceReceiver:
         inputs: dict[str, CovarianceSketch],
         outputs: dict[str, CovarianceSketch],
         leaders: dict[str, str],
-        mask: Tensor,
+        masks: Sequence[Tensor],
     ) -> None:
         self._inputs = inputs
         self._outputs = outputs
         self._leaders = leaders
-        self._mask = mask  # [B, T]: True where there is a token
+        self._masks = masks  # [B, T] each: True where there is a token
         self._pending: list[tuple[CovarianceSketch, Contribution]] = []
 
     def on_input(self, layer: str, x: Tensor) -> None:
@@ -62,27 +61,27 @@ class _CovarianceReceiver:
         self._collect(self._outputs[layer], g)
 
     def _collect(self, sketch: CovarianceSketch, values: Tensor) -> None:
-        self._pending.append((sketch, sketch.contribution(values[self._mask])))
+        self._pending.append((sketch, sketch.contribution(real_rows(values, self._masks))))
 
     def commit(self) -> None:
         for sketch, contribution in self._pending:
             sketch.add(contribution)
 
 
-def within_tokens(sample: Sequence[Passage], tokens: int) -> list[Passage]:
+def within_tokens(sample: Sequence[ItemT], tokens: int) -> list[ItemT]:
     """The first passages of the sample, until they hold so many tokens."""
     chosen, total = [], 0
     for passage in sample:
         if chosen and total >= tokens:
             break
         chosen.append(passage)
-        total += len(passage.tokens.input_ids)
+        total += len(passage.tokens)
     return chosen
 
 
 def fit_covariances(
-    loss: LanguageModelLoss,
-    passages: Sequence[Passage],
+    task: Task,
+    passages: Sequence[Item],
     layers: Sequence[LinearLayer],
     leaders: dict[str, str],
     *,
@@ -96,7 +95,7 @@ def fit_covariances(
     A passage whose loss is not finite is left out, and named in the log.
 
     Args:
-        loss: Model and loss.
+        task: Model and loss.
         passages: Part of the fit sample.
         layers: The attributed layers.
         leaders: For each layer the first that reads the same input.
@@ -105,7 +104,7 @@ def fit_covariances(
         seed: Of the sketches.
         reporter: Told how far the work is.
     """
-    device = loss.loaded.device
+    device = task.device
     halving = Halving()
     inputs: dict[str, CovarianceSketch] = {}
     outputs: dict[str, CovarianceSketch] = {}
@@ -121,13 +120,13 @@ def fit_covariances(
             inputs[name] = sketch(f"the inputs of {name}", layer.d_in, 2 * number)
         outputs[name] = sketch(f"the output gradients of {name}", layer.d_out, 2 * number + 1)
     used: list[int] = []
-    total = sum(len(p.tokens.input_ids) for p in passages)
+    total = sum(len(p.tokens) for p in passages)
     with reporter.step("Fitting: covariances", total=total, unit="tokens") as advance:
 
         def work(part: list[int]) -> None:
-            batch = Batch.of([passages[i].tokens for i in part], device)
-            receiver = _CovarianceReceiver(inputs, outputs, leaders, batch.real_tokens)
-            finite = torch.isfinite(run_backward(loss, batch, layers, leaders, receiver)).tolist()
+            batch = task.batch([passages[i].tokens for i in part])
+            receiver = _CovarianceReceiver(inputs, outputs, leaders, batch.masks)
+            finite = torch.isfinite(run_backward(task, batch, layers, leaders, receiver)).tolist()
             if all(finite):
                 receiver.commit()
                 used.extend(part)

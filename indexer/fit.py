@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from indexer.batches import batches
+from indexer.batches import Item, batches
 from indexer.covariances import Covariances, fit_covariances, within_tokens
 from indexer.halving import Halving
 from indexer.progress import Reporter
@@ -29,8 +29,8 @@ from indexer.projections import (
 from indexer.spool import GradientSpool
 from influence.basis import Basis, LayerBasis
 from influence.curvature import kfac_eigenvalues
-from influence.encoder import GradientEncoder, LanguageModelLoss, input_leaders
-from influence.errors import NumericalError
+from influence.encoder import GradientEncoder, LanguageModelLoss, as_task
+from influence.errors import InvalidInput, NumericalError
 from influence.fisher import SampledLabelLoss
 from influence.layers import select_layers
 from influence.manifest import FitEntry, IndexSettings, LayerEntry
@@ -44,10 +44,12 @@ from influence.shrinkage import (
     pick,
     raw_losses,
 )
-from influence.tokens import Passage
+from influence.task import Reached, Task, check_examples_apart, reached_layers
 from influence.whitening import LowRankWhitening
 
 log = logging.getLogger(__name__)
+
+PROBES = 8  # passages among which those are chosen that show which layers the loss reaches
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Fitted:
 
 
 def fit_basis(
-    loaded: LoadedModel,
-    sample: Sequence[Passage],
+    source: LoadedModel | Task,
+    sample: Sequence[Item],
     settings: IndexSettings,
     *,
     spool: Path,
@@ -78,8 +80,8 @@ def fit_basis(
     """Fit projections, the curvature of each layer and the joint whitening.
 
     Args:
-        loaded: The model.
-        sample: Passages drawn at random from the corpus, in random order.
+        source: The model, or any other task.
+        sample: Passages (or examples of the task) drawn at random from the corpus, in random order.
         settings: Rank, dims, dampings and sizes of the sample.
         spool: A file for the projected gradients; removed afterwards.
         reporter: Told how far the work is.
@@ -87,19 +89,19 @@ def fit_basis(
     Raises:
         NumericalError: No passage has a finite gradient, or a covariance will not decompose.
         InvalidInput: A damping cannot be picked from so few passages.
-        UnknownLayers: A pattern of the settings matches nothing.
+        UnknownLayers: A pattern of the settings matches nothing, or no layer is reached.
     """
-    layers = select_layers(loaded.model, settings.layers)
-    loss = LanguageModelLoss(loaded)
-    leaders = input_leaders(loaded, layers)
+    task = as_task(source)
+    reached = _reached(task, sample, settings)
+    layers, leaders = reached.layers, reached.leaders
     if settings.labels == "sampled":
-        loss = SampledLabelLoss(loss, seed=settings.seed)
+        task = _with_sampled_labels(task, settings)
     covariances = None
     if settings.projection == "random":
         projections = random_projections(layers, leaders, settings)
     else:
         covariances = fit_covariances(
-            loss,
+            task,
             within_tokens(sample, settings.fit_tokens),
             layers,
             leaders,
@@ -111,9 +113,9 @@ def fit_basis(
         projections = leading_projections(layers, leaders, covariances, settings)
     bare = _bare_basis(projections, settings)
     with GradientSpool(spool, bare.coordinates) as gradients:
-        _log_sample(loss, bare, sample, gradients, settings, reporter)
+        _log_sample(task, bare, sample, gradients, settings, reporter)
         bare = _with_curvature(bare, gradients, projections, covariances, settings)
-        basis, picked = _with_dampings(bare, gradients, settings, loaded.device, reporter)
+        basis, picked = _with_dampings(bare, gradients, settings, task.device, reporter)
     assert basis.joint is not None
     return Fitted(
         basis,
@@ -132,6 +134,47 @@ def fit_basis(
     )
 
 
+def _reached(task: Task, sample: Sequence[Item], settings: IndexSettings) -> Reached:
+    """The selected layers that the loss depends on; the others are named, and so not covered.
+
+    Raises:
+        InvalidInput: Examples in one batch do not have the gradients they have alone.
+    """
+    selected = select_layers(task.model, settings.layers, target=settings.target)
+    # Short ones, but none of a single token, which has nothing to predict.
+    some = sorted(sample[:PROBES], key=lambda item: (len(item.tokens) < 2, len(item.tokens)))[:2]
+    halving = Halving()
+
+    def reach(part: list[int]) -> Reached:
+        return reached_layers(task, selected, some[part[0]].tokens)
+
+    def check(part: list[int]) -> None:
+        if len(part) > 1:
+            check_examples_apart(task, reached, [some[i].tokens for i in part])
+
+    ((_, reached),) = halving.run(some, [0], reach)
+    if reached.unreached:
+        log.warning(
+            "%d of %d selected layers are left out, since the model does not call them or the loss "
+            "does not depend on them: %s",
+            len(reached.unreached),
+            len(selected),
+            ", ".join(layer.name for layer in reached.unreached),
+        )
+    for _ in halving.run(some, list(range(len(some))), check):
+        pass
+    return reached
+
+
+def _with_sampled_labels(task: Task, settings: IndexSettings) -> Task:
+    if not isinstance(task, LanguageModelLoss):
+        raise InvalidInput(
+            f"Labels can be sampled for causal language models only, not for "
+            f"{type(task).__name__}. Use labels empirical."
+        )
+    return SampledLabelLoss(task, seed=settings.seed)
+
+
 def _bare_basis(projections: Projections, settings: IndexSettings) -> Basis:
     """Projections alone; curvature and dampings are to come."""
     layers = []
@@ -144,15 +187,15 @@ def _bare_basis(projections: Projections, settings: IndexSettings) -> Basis:
 
 
 def _log_sample(
-    loss: LanguageModelLoss,
+    task: Task,
     bare: Basis,
-    sample: Sequence[Passage],
+    sample: Sequence[Item],
     gradients: GradientSpool,
     settings: IndexSettings,
     reporter: Reporter,
 ) -> None:
     """Second pass: the projected gradients of the sample."""
-    encoder = GradientEncoder(loss, bare)
+    encoder = GradientEncoder(task, bare)
     halving = Halving()
     total = sum(len(p.tokens) for p in sample)
 

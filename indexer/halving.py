@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import torch
 
+from indexer.batches import Item
 from influence.errors import OutOfMemory
-from influence.tokens import Passage
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Halving:
         self._too_large = math.inf  # in tokens, padding included
 
     def run(
-        self, passages: Sequence[Passage], group: list[int], work: Callable[[list[int]], T]
+        self, passages: Sequence[Item], group: list[int], work: Callable[[list[int]], T]
     ) -> Iterator[tuple[list[int], T]]:
         """Call ``work`` with a batch, or with parts of it; yields each part with its result.
 

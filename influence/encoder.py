@@ -105,3 +105,17 @@ class GradientEncoder:
         batch = self.task.batch(examples)
         coordinates, losses = self._coordinates(batch, measured=measured)
         return Encoded(self.basis.whitened(coordinates), losses, batch.target_counts)
+
+    def vectors(
+        self, examples: Sequence[Any], *, batch: int = 64, measured: bool = False
+    ) -> Tensor:
+        """Vectors of any number of examples, ``[N, D]`` float32, ``batch`` of them a pass.
+
+        The scores of queries with training examples are ``queries @ training.T``; positive where
+        training on the example made the query's loss (or measurement) smaller.
+        """
+        parts = [
+            self.encode(examples[start : start + batch], measured=measured).vectors
+            for start in range(0, len(examples), batch)
+        ]
+        return torch.cat(parts)

@@ -9,14 +9,14 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from influence.errors import UnknownLayers
+from influence.manifest import Target
 from influence.modules import Group, Part, linear_widths, parts_of
 
-Target = Literal["auto", "all", "adapter", "base"]
 # Patterns that choose a whole group of layers which ``*`` leaves out.
 GROUPS: dict[str, Group] = {"head": "head", "embeddings": "embedding", "norms": "norm"}
 

@@ -46,6 +46,7 @@ class CorpusIdentity(_Frozen):
 Hessian = Literal["ekfac", "kfac", "raw", "identity"]
 Projection = Literal["pca", "random"]
 Labels = Literal["empirical", "sampled"]
+Target = Literal["auto", "all", "adapter", "base"]
 
 
 class IndexSettings(_Frozen):
@@ -68,6 +69,9 @@ class IndexSettings(_Frozen):
         1.0, description="c₂; infinity: no joint whitening. A published index has a number."
     )
     layers: tuple[str, ...] = Field(("*",), description="Patterns of the attributed layers.")
+    target: Target = Field(
+        "auto", description="With PEFT adapters: adapter, base or all; auto: adapter, if any."
+    )
     max_length: int = Field(512, ge=2, description="Most tokens of a passage.")
     seed: int = 0
     fit_passages: int = Field(320, ge=1, description="Sampled passages for the curvature.")
@@ -75,7 +79,7 @@ class IndexSettings(_Frozen):
     batch_tokens: int = Field(1024, ge=1, description="Tokens of a batch, padding included.")
     shard_passages: int = Field(512, ge=1, description="Rows of a shard, the unit of resuming.")
     null_queries: int = Field(
-        64, ge=0, description="Answers from outside that calibrate confidence; 0: none."
+        64, ge=0, description="Null answers of each kind that calibrate confidence; 0: off."
     )
 
     @model_validator(mode="after")
