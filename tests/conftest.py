@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import warnings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -20,10 +21,14 @@ from transformers.pytorch_utils import Conv1D
 
 from indexer.build import build_index
 from indexer.progress import Silence
+from influence.errors import AttributionError
 from influence.manifest import IndexSettings
 from influence.model import LoadedModel, prepare_model, state_sha256
 from influence.store import IndexReader
 from influence.tokens import TokenSequence
+
+# Tiny models gain nothing from threads, and a forked child must add up in its parent's order.
+torch.set_num_threads(1)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -35,7 +40,14 @@ WORDS = (
     "south east west who what where when population capital area miles people war peace treaty"
 )
 # Settings in proportion to these models.
-SMALL = {"rank": 8, "dims": 256, "max_length": 32, "batch_tokens": 256, "shard_passages": 16}
+SMALL = {
+    "rank": 8,
+    "dims": 256,
+    "max_length": 32,
+    "batch_tokens": 256,
+    "shard_passages": 16,
+    "null_queries": 0,
+}
 
 
 def make_tokenizer(texts: list[str] | None = None, *, chat: bool = False, vocabulary: int = 400):
@@ -185,6 +197,12 @@ def token_sequence():
     return random_sequence
 
 
+@pytest.fixture(scope="session")
+def small_settings():
+    """Settings in proportion to these models, with changes."""
+    return lambda **changes: IndexSettings(**{**SMALL, **changes})
+
+
 @pytest.fixture
 def build(tmp_path):
     """Build the index of some records with small settings, and open it."""
@@ -202,3 +220,47 @@ def build(tmp_path):
         return IndexReader.open(tmp_path / name)
 
     return run
+
+
+def start_child(work) -> tuple[int, int]:
+    """Run in a forked process, which has torch and the model already; its id and its words."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of threads that a fork would lose; nothing runs in them meanwhile.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child:
+        os.close(write)
+        return child, read
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        work()
+        code = 0
+    except AttributionError as error:
+        code = 3
+        os.write(write, f"{type(error).__name__}: {error}".encode())
+    except BaseException as error:  # noqa: BLE001 - the parent shows it
+        os.write(write, f"{type(error).__name__}: {error}".encode())
+    finally:
+        os._exit(code)  # past pytest, which belongs to the parent
+
+
+def end_child(child: int, read: int) -> tuple[int, str]:
+    """Wait for a process of `start_child`: 0, 3 for an error of ours, or minus a signal; words."""
+    with os.fdopen(read, "rb") as stream:
+        said = stream.read().decode()
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), said
+
+
+@pytest.fixture(scope="session")
+def in_child():
+    """Runs something in a process of its own to its end."""
+    return lambda work: end_child(*start_child(work))
+
+
+@pytest.fixture(scope="session")
+def start_in_child():
+    """`start_child` and `end_child`, for a process that is to be killed in between."""
+    return start_child, end_child

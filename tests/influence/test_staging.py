@@ -56,7 +56,7 @@ def test_a_build_is_continued_only_with_the_same_plan(tmp_path):
     Staging.open(tmp_path, PLAN)
     Staging.open(tmp_path, json.loads(json.dumps(PLAN)))
     other = {**PLAN, "settings": {"rank": 8, "damping": 0.1}, "corpus": "d"}
-    with pytest.raises(BuildConflict, match=r"corpus, settings.*--restart"):
+    with pytest.raises(BuildConflict, match=r"in corpus, settings\.rank\. .*--restart"):
         Staging.open(tmp_path, other)
 
 
