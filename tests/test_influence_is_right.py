@@ -393,25 +393,6 @@ def planted(tmp_path_factory, new_llama, new_tokenizer, as_loaded):
     engine.close()
 
 
-def test_planted_facts_are_traced_to_the_documents_that_state_them(planted):
-    facts, engine, loss = planted
-    found = stands_out = 0
-    for name, relation, value in facts:
-        result = engine.attribute(
-            AttributeRequest(
-                prompt=f"What is the {relation} of {name}?",
-                response=f"The {relation} of {name} is {value}.",
-                top_k=5,
-            ),
-            request_id="",
-        )
-        found += result.proponents[0].document_id == f"{name}-{relation}"
-        stands_out += result.query.stands_out
-    print(found / len(facts), stands_out / len(facts), loss)
-    assert found >= 0.98 * len(facts)
-    assert stands_out >= 0.98 * len(facts)
-
-
 def test_for_random_strings_nothing_stands_out(planted):
     _, engine, _ = planted
     generator = random.Random(11)
