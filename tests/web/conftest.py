@@ -236,7 +236,7 @@ def open_page(browser: Browser, site: Site) -> Iterator[Any]:
         )
         contexts.append(context)
         watched = Watched(context.new_page())
-        watched.page.set_default_timeout(5000)
+        watched.page.set_default_timeout(30_000)
         watched.page.goto(site.address)
         return watched
 
