@@ -68,8 +68,15 @@ def index(
         str, typer.Option(help="Tokens that fit the curvature: empirical or sampled.")
     ] = _default("labels"),
     layers: Annotated[
-        list[str] | None, typer.Option(help="Pattern of attributed layers; repeat for several.")
+        list[str] | None,
+        typer.Option(
+            help="Pattern of attributed layers, with a leading ! of excluded ones, or head, "
+            "embeddings or norms; repeat for several."
+        ),
     ] = None,
+    target: Annotated[
+        str, typer.Option(help="With PEFT adapters: adapter, base or all; auto: adapter, if any.")
+    ] = _default("target"),
     max_length: Annotated[int, typer.Option(min=2, help="Most tokens of a passage.")] = _default(
         "max_length"
     ),
@@ -103,6 +110,7 @@ def index(
         damping=_number(damping),
         joint_damping=_number(joint_damping),
         layers=tuple(layers or _default("layers")),
+        target=target,
         max_length=max_length,
         seed=seed,
         fit_passages=fit_passages,

@@ -19,7 +19,7 @@ from influence.atomic import write_bytes
 from influence.basis import load_basis, save_basis
 from influence.encoder import GradientEncoder
 from influence.errors import NumericalError
-from influence.layers import coverage, select_layers
+from influence.layers import coverage
 from influence.manifest import (
     FORMAT_VERSION,
     CorpusIdentity,
@@ -127,7 +127,8 @@ def build_index(
             f"{'; '.join(logged.left_out[:3])}. Check that the model's weights are finite."
         )
     sum_owners(staging, logged.shards)
-    covered = coverage(loaded.model, select_layers(loaded.model, settings.layers))
+    attributed = [layer.layer for layer in fitted.basis.layers]  # those that the loss reaches
+    covered = coverage(loaded.model, attributed, target=settings.target)
     manifest = Manifest(
         plan_sha256=plan_sha256(plan),
         model=model,

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from influence.adapters import base_of, combined_sha256, with_adapters
 from influence.errors import InvalidInput, ModelUnavailable
 from influence.layers import output_head
 
@@ -91,7 +92,8 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     """Load a transformers causal language model.
 
     Args:
-        model: A folder, or a name that transformers can resolve.
+        model: A folder, or a name that transformers can resolve; or a folder of PEFT adapters,
+            which go into the model that they name.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         dtype: ``auto``, ``float32`` or ``bfloat16``.
 
@@ -102,28 +104,34 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     where = resolve_device(device)
     precision = resolve_dtype(dtype)
     name = str(model)
+    base = base_of(name)
+    whole = base or name  # where the weights of the model itself are
+    has_tokenizer = base is None or (Path(name) / "tokenizer.json").is_file()
     try:
-        config = AutoConfig.from_pretrained(name)
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
+        config = AutoConfig.from_pretrained(whole)
+        tokenizer = AutoTokenizer.from_pretrained(name if has_tokenizer else whole, use_fast=True)
         loaded, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            whole, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelUnavailable(
-            f"No causal language model with safetensors weights could be loaded from {name}: "
+            f"No causal language model with safetensors weights could be loaded from {whole}: "
             f"{str(error).splitlines()[0]} Give a folder with config.json, tokenizer.json and "
             "model.safetensors, or the name of a model that is in the local cache."
         ) from error
     if missing := sorted(found["missing_keys"]):  # transformers has filled them at random
         raise ModelUnavailable(
-            f"The weights of {name} lack {len(missing)} of the model's tensors, such as "
+            f"The weights of {whole} lack {len(missing)} of the model's tensors, such as "
             f"{missing[0]}. Give the whole checkpoint of this very architecture."
         )
+    sha256 = weights_sha256(whole, loaded)
+    if base is not None:
+        loaded, sha256 = with_adapters(loaded, name), combined_sha256(sha256, name)
     return prepare_model(
         loaded,
         tokenizer,
         name=name,
-        weights_sha256=weights_sha256(name, loaded),
+        weights_sha256=sha256,
         device=where,
         dtype=precision,
         context_length=_context_length(config),
@@ -163,7 +171,10 @@ def convert_products(model: nn.Module) -> None:
     """
     head = output_head(model)
     for module in model.modules():
-        if isinstance(module, nn.Linear | Conv1D) and module is not head:
+        if not isinstance(module, nn.Linear | Conv1D) or module is head:
+            continue
+        weight = module._parameters.get("weight")
+        if weight is None or weight.is_floating_point():  # quantised ones stay as they are
             module.to(torch.bfloat16)
 
 
