@@ -4,6 +4,7 @@ Nothing here is approximate but what says so: references are explicit gradients,
 models fitted again without one example.
 """
 
+import json
 import math
 import random
 
@@ -13,12 +14,17 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from indexer.build import build_index
+from indexer.progress import Silence
 from influence.basis import Basis, LayerBasis, load_basis
 from influence.capture import capture
 from influence.curvature import CovarianceSketch
+from influence.documents import Document
 from influence.encoder import GradientEncoder
 from influence.layers import LinearLayer
+from influence.manifest import IndexSettings
 from influence.projection import LayerProjection, ProjectionReceiver
+from influence.store import IndexReader
 from influence.tokens import document_passages, query_tokens
 from influence.whitening import LowRankWhitening
 from service.engine import Engine
@@ -90,8 +96,6 @@ def test_with_nothing_sketched_the_score_is_that_of_the_dense_inverse_curvature(
     basis = _basis(index)
     names = [layer.name for layer in basis.layers]
     documents = [index.document(r["id"]) for r in records]
-    from influence.documents import Document
-
     gradients, of_query, query = _explicit(
         small, explicit_gradients, names, [Document(d.id, plain=d.text) for d in documents]
     )
@@ -123,8 +127,6 @@ def test_sketched_and_jointly_whitened_the_score_is_that_of_the_dense_d_by_d_sol
     assert index.manifest.is_sketched
     basis = _basis(index)
     names = [layer.name for layer in basis.layers]
-    from influence.documents import Document
-
     gradients, of_query, query = _explicit(
         small, explicit_gradients, names, [Document(r["id"], plain=r["text"]) for r in records]
     )
@@ -313,8 +315,8 @@ def _facts(entities: int) -> list[tuple[str, str, str]]:
     return [(n, r, generator.choice(v)) for n in names for r, v in RELATIONS.items()]
 
 
-def _train(model, sequences, *, steps: int, batch: int, rate: float) -> float:
-    """Fit a model on whole sequences; the mean loss of a target in the end, in nats."""
+def _train(model, sequences, *, steps: int, batch: int, rate: float) -> None:
+    """Fit a model on whole sequences."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
@@ -335,28 +337,22 @@ def _train(model, sequences, *, steps: int, batch: int, rate: float) -> float:
         schedule.step()
     model.eval()
     model.zero_grad(set_to_none=True)
+
+
+def _completes(model, tokenizer, prompt: str, response: str) -> bool:
+    """Whether the likeliest continuation of the prompt is the response, token by token."""
+    given, wanted = tokenizer(prompt)["input_ids"], tokenizer(response)["input_ids"]
     with torch.no_grad():
-        return float(model(input_ids=ids, labels=labels).loss)
+        logits = model(input_ids=torch.tensor([given + wanted])).logits[0]
+    return logits[len(given) - 1 : -1].argmax(dim=1).tolist() == wanted
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory, new_llama, new_tokenizer, as_loaded):
-    """A tiny model that memorised a few hundred facts, and the index of these."""
-    import json
-
-    from indexer.build import build_index
-    from indexer.progress import Silence
-    from influence.documents import Document, Message
-    from influence.manifest import IndexSettings
-    from influence.store import IndexReader
-
+    """A tiny model that memorised a few hundred facts, and the engine on an index of these."""
     facts = _facts(80)
     statements = [f"The {r} of {n} is {v}." for n, r, v in facts]
-    texts = [
-        f"user\nTell me about {n}.\nassistant\n{s}"
-        for (n, *_), s in zip(facts, statements, strict=True)
-    ]
-    tokenizer = new_tokenizer([*texts, "What is the"], chat=True, vocabulary=700)
+    tokenizer = new_tokenizer(statements, vocabulary=700)
     model = new_llama(
         len(tokenizer),
         hidden_size=64,
@@ -366,18 +362,15 @@ def planted(tmp_path_factory, new_llama, new_tokenizer, as_loaded):
         initializer_range=0.05,
     )
     records = [
-        {"id": f"{n}-{r}", "prompt": f"Tell me about {n}.", "response": statement}
+        {"id": f"{n}-{r}", "text": statement}
         for (n, r, _), statement in zip(facts, statements, strict=True)
     ]
-    documents = [
-        Document(
-            r["id"], messages=(Message("user", r["prompt"]), Message("assistant", r["response"]))
-        )
-        for r in records
-    ]
+    documents = [Document(r["id"], plain=r["text"]) for r in records]
     passages = [p for d in documents for p in document_passages(d, tokenizer, max_length=64)]
     assert len(passages) == len(facts)
-    loss = _train(model, [p.tokens for p in passages], steps=450, batch=32, rate=8e-3)
+    _train(model, [p.tokens for p in passages], steps=400, batch=32, rate=8e-3)
+    known = [_completes(model, tokenizer, f"The {r} of {n} is", f" {v}.") for n, r, v in facts]
+    assert sum(known) >= 0.98 * len(facts)
     loaded = as_loaded(model, tokenizer)
     folder = tmp_path_factory.mktemp("planted")
     (folder / "facts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -389,12 +382,27 @@ def planted(tmp_path_factory, new_llama, new_tokenizer, as_loaded):
         reporter=Silence(),
     )
     engine = Engine(IndexReader.open(folder / "index"), loaded, search_memory_bytes=2**30)
-    yield facts, engine, loss
+    yield facts, engine
     engine.close()
 
 
+def test_planted_facts_are_traced_to_the_documents_that_state_them(planted):
+    """Every name has three facts and every value thirty names: no word alone tells the document."""
+    facts, engine = planted
+    found = stands_out = 0
+    for name, relation, value in facts:
+        result = engine.attribute(
+            AttributeRequest(prompt=f"The {relation} of {name} is", response=f" {value}.", top_k=5),
+            request_id="",
+        )
+        found += result.proponents[0].document_id == f"{name}-{relation}"
+        stands_out += result.query.stands_out
+    assert found >= 0.98 * len(facts), f"{found} of {len(facts)} found"
+    assert stands_out >= 0.98 * len(facts), f"{stands_out} of {len(facts)} stand out"
+
+
 def test_for_random_strings_nothing_stands_out(planted):
-    _, engine, _ = planted
+    _, engine = planted
     generator = random.Random(11)
     tokenizer = engine.loaded.tokenizer
     quiet = 0
@@ -405,5 +413,4 @@ def test_for_random_strings_nothing_stands_out(planted):
             AttributeRequest(prompt=prompt, response=response, top_k=1), request_id=""
         )
         quiet += not result.query.stands_out
-    print(quiet)
     assert quiet >= 95
