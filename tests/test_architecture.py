@@ -58,6 +58,21 @@ def imported(path: Path) -> Iterator[tuple[str, int]]:
             yield str(node.module), node.lineno
 
 
+def guarded(path: Path) -> set[str]:
+    """Packages that a file can do without: their absence is caught, and told in a sentence."""
+    return {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Try)
+        and any(isinstance(h.type, ast.Name) and h.type.id == "ImportError" for h in node.handlers)
+        for one in node.body
+        if isinstance(one, ast.Import | ast.ImportFrom)
+        for name in (
+            [one.module or ""] if isinstance(one, ast.ImportFrom) else [a.name for a in one.names]
+        )
+    }
+
+
 def test_every_package_has_its_arrows():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages == set(MAY_IMPORT)
@@ -106,6 +121,8 @@ def test_a_role_installs_what_its_packages_import(extras, packages):
     # What a declared package itself requires is there as well: fastapi brings starlette.
     there = declared.union(*(required_by(metadata.requires(name) or []) for name in declared))
     providers = metadata.packages_distributions()
+    in_an_extra = set().union(*(required_by(requirements) for requirements in EXTRAS.values()))
+    optional = {top for top in providers if {normal(n) for n in providers[top]} & in_an_extra}
     missing = {
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for package in packages
@@ -113,6 +130,7 @@ def test_a_role_installs_what_its_packages_import(extras, packages):
         for module, line in imported(path)
         if (top := module.split(".")[0]) not in sys.stdlib_module_names
         and top not in MAY_IMPORT
+        and not (top in guarded(path) and top in optional)
         and not {normal(name) for name in providers.get(top, [])} & there
     }
     assert not missing
