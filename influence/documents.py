@@ -24,6 +24,15 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Who says the characters ``[start, end)`` of the display text."""
+
+    role: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Document:
     """One item of the corpus; either ``plain`` or ``messages`` is set, never both.
 
@@ -46,3 +55,13 @@ class Document:
         if self.plain is not None:
             return self.plain
         return SEPARATOR.join(message.content for message in self.messages)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The messages as stretches of the display text; none for plain text."""
+        turns = []
+        start = 0
+        for message in self.messages:
+            turns.append(Turn(message.role, start, start + len(message.content)))
+            start = turns[-1].end + len(SEPARATOR)
+        return tuple(turns)

@@ -16,7 +16,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ DOCUMENT_SCHEMA = pa.schema(
         ("licence", pa.string()),
         ("url", pa.string()),
         ("metadata", pa.string()),
+        # Of a chat: who says which characters of the text; null for plain text.
+        (
+            "turns",
+            pa.list_(
+                pa.struct([("role", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
+            ),
+        ),
     ]
 )
 
@@ -318,11 +325,12 @@ def _save_documents(path: Path, documents: Sequence[Document]) -> None:
     columns: dict[str, list[Any]] = {
         name: [getattr(d, name) for d in documents]
         for name in DOCUMENT_SCHEMA.names
-        if name != "metadata"
+        if name not in ("metadata", "turns")
     }
     columns["metadata"] = [
         json.dumps(dict(d.metadata), ensure_ascii=False, sort_keys=True) for d in documents
     ]
+    columns["turns"] = [[asdict(turn) for turn in d.turns] or None for d in documents]
     pq.write_table(
         pa.table(columns, schema=DOCUMENT_SCHEMA),
         path,

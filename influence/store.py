@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence.atomic import file_sha256
+from influence.documents import Document, Message, Turn
 from influence.errors import IndexCorrupt, IndexUnavailable, NotFound
 from influence.manifest import (
     MANIFEST,
@@ -38,7 +39,10 @@ NO_OWNER = ""  # key of documents without an owner, in arrays of owners
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document as it was indexed; ``rows`` are those of its passages."""
+    """A document as it was indexed; ``rows`` are those of its passages.
+
+    ``turns`` are those of a chat (`Document.turns`), none for plain text.
+    """
 
     id: str
     text: str
@@ -49,6 +53,13 @@ class StoredDocument:
     url: str | None
     metadata: dict[str, Any]
     rows: tuple[int, ...]
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def as_indexed(self) -> Document:
+        """What the indexer cut into passages, so that its tokens can be made again."""
+        messages = tuple(Message(t.role, self.text[t.start : t.end]) for t in self.turns)
+        return Document(self.id, plain=None if messages else self.text, messages=messages)
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,7 @@ class IndexReader:
             group += 1
         record = stored.read_row_group(group).slice(offset, 1).to_pylist()[0]
         record["metadata"] = json.loads(record["metadata"])
+        record["turns"] = tuple(Turn(**turn) for turn in record.get("turns") or ())
         return StoredDocument(**record, rows=self._rows_of.get(document_id, ()))
 
     def document_ids(self) -> list[str]:

@@ -13,12 +13,13 @@ import numpy as np
 
 from influence.basis import load_basis
 from influence.encoder import GradientEncoder
-from influence.errors import IndexMismatch, IndexUnavailable, NumericalError
+from influence.errors import IndexMismatch, IndexUnavailable
 from influence.model import LoadedModel, load_model
 from influence.noise import spread_of
 from influence.store import IndexReader
-from influence.tokens import TokenSequence, query_tokens
 from service.confidence import STANDS_OUT, confidence
+from service.encoding import encode_request, query_of
+from service.explanation import explain_rows
 from service.owners import owner_shares
 from service.ranking import top_rows
 from service.schemas import (
@@ -120,21 +121,21 @@ class Engine:
             NumericalError: Its gradient is zero or not finite.
         """
         begun = time.perf_counter()
-        tokens = query_tokens(
-            request.prompt,
-            request.response,
-            self.loaded.tokenizer,
-            max_length=self.loaded.context_length,
-            span=(request.span.start, request.span.end) if request.span else None,
-        )
-        query, loss_nats = self._encode(tokens)
-        encoded = time.perf_counter()
+        asked = query_of(request, self.loaded)
+        encoded = encode_request(self.encoder, asked)
+        query = encoded.vector.cpu().numpy()
+        after_gradient = time.perf_counter()
 
         ranked = self._rank(query, request)
         owners = owner_shares(query, self.reader.owners)
         searched = time.perf_counter()
-        proponents = self.texts.hits(ranked.proponents)
-        opponents = self.texts.hits(ranked.opponents)
+        explained = None
+        if request.explain:
+            rows = [hit[0] for hit in (*ranked.proponents, *ranked.opponents)]
+            explained = explain_rows(self.encoder, self.reader, self.texts, asked, encoded, rows)
+        after_explanation = time.perf_counter()
+        proponents = self.texts.hits(ranked.proponents, explained)
+        opponents = self.texts.hits(ranked.opponents, explained)
         fetched = time.perf_counter()
         nothing = NOTHING_STANDS_OUT_IN_FILTER if request.filter else NOTHING_STANDS_OUT
         return AttributeResult(
@@ -142,8 +143,10 @@ class Engine:
             model=self._model_name,
             index=self._reference,
             query=QueryFacts(
-                tokens=sum(tokens.targets),
-                loss_nats=loss_nats,
+                tokens=int(encoded.target_tokens[0]),
+                loss_nats=float(encoded.losses[0]),
+                measurement=request.measurement,
+                value=encoded.value,
                 stands_out=ranked.stands_out,
                 message=None if ranked.stands_out else nothing,
             ),
@@ -152,9 +155,10 @@ class Engine:
             owners=owners,
             timings_ms=Timings(
                 queue=0.0,
-                gradient=1e3 * (encoded - begun),
-                search=1e3 * (searched - encoded),
-                fetch=1e3 * (fetched - searched),
+                gradient=1e3 * (after_gradient - begun),
+                search=1e3 * (searched - after_gradient),
+                fetch=1e3 * (fetched - after_explanation),
+                explain=1e3 * (after_explanation - searched) if request.explain else 0.0,
             ),
             cached=False,
         )
@@ -189,23 +193,6 @@ class Engine:
     def close(self) -> None:
         """End the threads of the search."""
         self.search.close()
-
-    def _encode(self, tokens: TokenSequence) -> tuple[np.ndarray, float]:
-        """The query's vector before normalisation, ``[D]`` float32, and its loss in nats."""
-        encoded = self.encoder.encode([tokens])
-        vector = encoded.vectors[0].cpu().numpy()
-        loss_nats = float(encoded.losses[0])
-        if not (np.isfinite(vector).all() and np.isfinite(loss_nats)):
-            raise NumericalError(
-                "The gradient of this answer is not finite, so it cannot be attributed. Serve the "
-                "model with --dtype float32."
-            )
-        if not vector.any():
-            raise NumericalError(
-                f"The gradient of this answer is zero (its loss is {loss_nats} nats): no document "
-                "could have made it more likely. Explain a longer span of the response."
-            )
-        return vector, loss_nats
 
     def _rank(self, query: np.ndarray, request: AttributeRequest) -> "_Ranked":
         norm = float(np.linalg.norm(query.astype(np.float64)))

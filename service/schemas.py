@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from service.parts import HitExplanation, TokenInfluence
+
 MAX_CHARACTERS = 200_000  # of a prompt or a response
 MAX_FILTER_VALUES = 1_000
 
@@ -20,6 +22,7 @@ NOTHING_STANDS_OUT_IN_FILTER = (
 )
 
 Ranking = Literal["relative", "influence"]
+MeasurementName = Literal["loss", "log_prob", "margin", "contrast"]
 Name = Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
@@ -101,6 +104,26 @@ class AttributeRequest(_Schema):
         description="Explain only these characters of the response; all of it by default.",
         examples=[{"start": 4, "end": 15}],
     )
+    measurement: MeasurementName = Field(
+        default="loss",
+        description=(
+            "The number that is explained. loss: negative log-likelihood of the response; "
+            "log_prob: its log-likelihood, of the same influences; margin: log p - log(1 - p); "
+            "contrast: log-likelihood of the response minus that of the alternative, so that what "
+            "made both likely drops out."
+        ),
+        examples=["loss"],
+    )
+    alternative: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_CHARACTERS,
+        description=(
+            "For contrast: the response rather than which this one was given. With a span: the "
+            "response with only the span replaced."
+        ),
+        examples=[None, "The population of Egypt is 40,000,000."],
+    )
     filter: Filter | None = Field(
         default=None,
         description="Compare only with some documents.",
@@ -112,6 +135,28 @@ class AttributeRequest(_Schema):
         description="Also return the passages that made the response less likely.",
         examples=[True],
     )
+    explain: bool = Field(
+        default=False,
+        strict=True,
+        description=(
+            "Also split the influence of every hit over its tokens, the tokens of the response and "
+            "the layers of the model; costs a forward and a backward pass over the hits."
+        ),
+        examples=[False],
+    )
+
+    @model_validator(mode="after")
+    def _contrast_has_an_alternative(self) -> "AttributeRequest":
+        if self.measurement == "contrast" and self.alternative is None:
+            raise ValueError("the measurement contrast needs an alternative to compare with")
+        if self.measurement != "contrast" and self.alternative is not None:
+            raise ValueError(
+                f"the measurement {self.measurement} has no use for an alternative; choose "
+                "contrast, or leave the alternative out"
+            )
+        if self.alternative == self.response:
+            raise ValueError("the alternative is the response itself; give a different one")
+        return self
 
 
 class IndexReference(_Schema):
@@ -129,6 +174,8 @@ class QueryFacts(_Schema):
     loss_nats: float = Field(
         description="Negative log-likelihood of these tokens, summed, in nats.", examples=[21.4]
     )
+    measurement: MeasurementName = Field(description="What is explained.", examples=["loss"])
+    value: float = Field(description="Its value, in nats.", examples=[21.4])
     stands_out: bool = Field(
         description="Whether the best passage stands out of the index, at a confidence of .95.",
         examples=[True],
@@ -177,6 +224,17 @@ class Hit(_Schema):
     )
     start: int = Field(description="First character of the passage in the document.", examples=[0])
     end: int = Field(description="One past its last character in the document.", examples=[39])
+    tokens: tuple[TokenInfluence, ...] | None = Field(
+        default=None,
+        description=(
+            "Where the influence sits in the document: at the words that were learnt; characters "
+            "of the document. Null unless explain was asked for."
+        ),
+        examples=[None, [{"start": 24, "end": 31, "influence": 3.2}]],
+    )
+    explanation: HitExplanation | None = Field(
+        default=None, description="The influence in other parts; null unless asked for."
+    )
 
 
 class OwnerShare(_Schema):
@@ -207,6 +265,9 @@ class Timings(_Schema):
     gradient: float = Field(description="Tokens, forward and backward pass.", examples=[412.0])
     search: float = Field(description="Comparing with the index.", examples=[6.1])
     fetch: float = Field(description="Reading texts.", examples=[2.3])
+    explain: float = Field(
+        default=0.0, description="Splitting the influences of the hits; 0: not asked.", examples=[0]
+    )
 
 
 class AttributeResult(_Schema):

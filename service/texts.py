@@ -1,10 +1,13 @@
 """Texts and descriptions of what was found, read from the store."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from influence.store import IndexReader, StoredDocument
+from service.parts import HitExplanation, TokenInfluence
 from service.schemas import DocumentResult, Hit, PassageReference
+
+Explained = tuple[tuple[TokenInfluence, ...], HitExplanation]
 
 
 class Texts:
@@ -14,19 +17,25 @@ class Texts:
         self._reader = reader
         self._reading = threading.Lock()  # a Parquet reader is not for two threads at once
 
-    def hits(self, found: Iterable[tuple[int, float, float, float]]) -> tuple[Hit, ...]:
+    def hits(
+        self,
+        found: Iterable[tuple[int, float, float, float]],
+        explained: Mapping[int, Explained] | None = None,
+    ) -> tuple[Hit, ...]:
         """Hits in the order given.
 
         Args:
             found: Row, influence, relative influence and confidence of each.
+            explained: Of each row its tokens and explanation, where they were asked for.
         """
         documents: dict[str, StoredDocument] = {}  # passages of one document are common
         out = []
         for rank, (row, influence, relative_influence, confidence) in enumerate(found, start=1):
             passage = self._reader.passage(row)
             if passage.document_id not in documents:
-                documents[passage.document_id] = self._read(passage.document_id)
+                documents[passage.document_id] = self.stored(passage.document_id)
             document = documents[passage.document_id]
+            tokens, explanation = (None, None) if explained is None else explained[row]
             out.append(
                 Hit(
                     rank=rank,
@@ -43,6 +52,8 @@ class Texts:
                     text=document.text[passage.start : passage.end],
                     start=passage.start,
                     end=passage.end,
+                    tokens=tokens,
+                    explanation=explanation,
                 )
             )
         return tuple(out)
@@ -53,7 +64,7 @@ class Texts:
         Raises:
             NotFound: No document of this id.
         """
-        stored = self._read(document_id)
+        stored = self.stored(document_id)
         passages = [self._reader.passage(row) for row in stored.rows]
         return DocumentResult(
             id=stored.id,
@@ -67,6 +78,7 @@ class Texts:
             passages=tuple(PassageReference(id=p.id, start=p.start, end=p.end) for p in passages),
         )
 
-    def _read(self, document_id: str) -> StoredDocument:
+    def stored(self, document_id: str) -> StoredDocument:
+        """A document as the store has it; raises `NotFound`."""
         with self._reading:
             return self._reader.document(document_id)

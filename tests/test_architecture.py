@@ -111,9 +111,10 @@ def required_by(requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("extras", "packages"),
     [
-        (["indexer"], ["influence", "indexer"]),
-        (["api", "service", "cpu"], ["influence", "service", "api"]),
-        (["demo", "cpu"], ["influence", "indexer", "service", "api", "demo", "cli"]),
+        # Each may read models kept as adapters; without that extra, they say what to install.
+        (["indexer", "adapters"], ["influence", "indexer"]),
+        (["api", "service", "cpu", "adapters"], ["influence", "service", "api"]),
+        (["demo", "cpu", "adapters"], ["influence", "indexer", "service", "api", "demo", "cli"]),
     ],
 )
 def test_a_role_installs_what_its_packages_import(extras, packages):

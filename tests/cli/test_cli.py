@@ -80,6 +80,18 @@ def test_an_answer_for_people_and_for_programs(folder):
     assert {hit["owner"] for hit in json.loads(only.stdout)["proponents"]} == {"Ann"}
 
 
+def test_a_contrast_explained_for_people(folder):
+    told = whence(
+        "attribute", folder / "index", "--prompt", "who was", "--response", "the queen of gold",
+        "--measurement", "contrast", "--alternative", "the king of gold", "--span", "4:9",
+        "--explain", "-k", "2",
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert "; contrast " in told.stdout.splitlines()[0]
+    for beginning in ("     learnt at  ", "     bears on   ", "     through    attention "):
+        assert sum(line.startswith(beginning) for line in told.stdout.splitlines()) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
@@ -91,6 +103,26 @@ def test_an_answer_for_people_and_for_programs(folder):
             "odd",
         ),
         (["attribute", "{index}", "--prompt", "a"], 2, "--response"),
+        (["attribute", "{index}", "--prompt", "a", "--response", "b", "--span", "3"], 1, "'3'"),
+        (
+            ["attribute", "{index}", "--prompt", "a", "--response", "b", "--span", "1:9"],
+            1,
+            "1 to 9",
+        ),
+        (
+            [
+                "attribute",
+                "{index}",
+                "--prompt",
+                "a",
+                "--response",
+                "b",
+                "--measurement",
+                "contrast",
+            ],
+            1,
+            "needs an alternative",
+        ),
         (["attribute", "{index}", "--prompt", "a", "--response", "b " * 900], 1, "at most 256"),
         (["info", "nowhere"], 1, "no index in nowhere"),
         (["verify", "nowhere"], 1, "whence index"),

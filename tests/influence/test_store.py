@@ -59,6 +59,7 @@ def test_documents_come_out_as_they_went_in(hand_made):
         for name in ("id", "title", "source", "owner", "licence", "url"):
             assert getattr(got, name) == getattr(want, name)
         assert got.metadata == want.metadata
+        assert (got.as_indexed.plain, got.as_indexed.messages) == (want.plain, want.messages)
         rows = [i for i, row in enumerate(hand_made.rows) if row.document_id == want.id]
         assert list(got.rows) == rows
     with pytest.raises(NotFound, match="'nobody'"):

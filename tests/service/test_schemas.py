@@ -3,12 +3,12 @@ import json
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from service import schemas
+from service import parts, schemas
 from service.schemas import MAX_CHARACTERS, AttributeRequest
 
 MODELS = [
     model
-    for model in vars(schemas).values()
+    for model in (vars(schemas) | vars(parts)).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
 ]
 
@@ -50,8 +50,13 @@ def test_defaults():
         {"filter": {"owners": "Anna"}},
         {"filter": {"owners": ["x"] * 1001}},
         {"filter": {"licences": ["x"]}},
-        {"measurement": "loss"},
-        {"explain": True},
+        {"measurement": "perplexity"},
+        {"measurement": "contrast"},
+        {"measurement": "margin", "alternative": "other"},
+        {"alternative": "other"},
+        {"measurement": "contrast", "alternative": ""},
+        {"measurement": "contrast", "alternative": "r"},
+        {"explain": "yes"},
     ],
     ids=str,
 )
