@@ -9,21 +9,32 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from api.authentication import Authentication
 from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.page import add_page
 from api.routes import attribute, documents, probes
 from service.attributor import Attributor
+from service.keys import KeyRing
+from service.rates import SlidingWindow
 
 MAX_BODY_BYTES = 5_000_000
 
 
-def create_app(attributor: Attributor, *, max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
+def create_app(
+    attributor: Attributor,
+    *,
+    keys: KeyRing | None = None,
+    local_only: bool = False,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> FastAPI:
     """Build the application.
 
     Args:
         attributor: Answers the requests; started and closed with the application. It loads in the
             background: `/livez` answers at once, `/readyz` when it is warm.
+        keys: Who may ask; None: everybody, for everything.
+        local_only: Answer only under a name of this machine, since there are no keys.
         max_body_bytes: Largest request body.
     """
 
@@ -45,6 +56,7 @@ def create_app(attributor: Attributor, *, max_body_bytes: int = MAX_BODY_BYTES) 
     app.state.attributor = attributor
     add_error_handlers(app)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
+    app.add_middleware(Authentication, keys=keys, rates=SlidingWindow(), local_only=local_only)
     app.add_middleware(RequestId)  # added last: outermost
     for routes in (attribute, documents, probes):
         app.include_router(routes.router)

@@ -1,10 +1,20 @@
 """What routes ask for."""
 
+from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from service.access import Access, Seen
 from service.attributor import Attributor
+from service.keys import Scope
+
+# For the OpenAPI document; the key itself has been checked before (`api.authentication`).
+_BEARER = HTTPBearer(
+    auto_error=False, description="An API key, unless the server runs with --no-auth."
+)
+_Declared = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 
 def _attributor(request: Request) -> Attributor:
@@ -15,5 +25,24 @@ def _request_id(request: Request) -> str:
     return request.state.request_id
 
 
-AttributorDep = Annotated[Attributor, Depends(_attributor)]
+def with_scope(scope: Scope) -> Callable[[Request, _Declared], Access]:
+    """A dependency: the caller, if its key has the scope; else 403."""
+
+    def caller(request: Request, _declared: _Declared) -> Access:
+        access: Access = request.state.access
+        access.require(scope)
+        return access
+
+    return caller
+
+
+ReaderDep = Annotated[Access, Depends(with_scope("read"))]
+PublicAttributorDep = Annotated[Attributor, Depends(_attributor)]
+
+
+def _seen(attributor: PublicAttributorDep, access: ReaderDep) -> Seen:
+    return Seen(attributor, access)
+
+
+AttributorDep = Annotated[Seen, Depends(_seen)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -12,14 +12,18 @@ from starlette.exceptions import HTTPException
 from api.problems import MEDIA_TYPE, problem
 from influence.errors import (
     AttributionError,
+    Forbidden,
     IndexUnavailable,
     InvalidInput,
+    KeysUnavailable,
     ModelUnavailable,
     NotFound,
     NotReady,
     NumericalError,
     Overloaded,
+    RateLimited,
     ServiceUnavailable,
+    Unauthenticated,
 )
 from service.schemas import Problem
 
@@ -29,7 +33,11 @@ STATUS: dict[type[Exception], int] = {
     InvalidInput: 422,
     NotFound: 404,
     NumericalError: 422,
+    Unauthenticated: 401,
+    Forbidden: 403,
     Overloaded: 429,
+    RateLimited: 429,
+    KeysUnavailable: 503,
     NotReady: 503,
     ModelUnavailable: 503,
     IndexUnavailable: 503,
@@ -38,6 +46,7 @@ STATUS: dict[type[Exception], int] = {
     Exception: 500,
 }
 
+_CHALLENGE = 'Bearer realm="whence"'  # RFC 6750
 _SHOWN_ERRORS = 5  # of a request that breaks many rules
 _SHOWN_NAME = 80  # characters of a field's name, which the caller may have made up
 
@@ -64,12 +73,29 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def _attribution_error(request: Request, error: Exception) -> Response:
-    wait = error.retry_after_s if isinstance(error, ServiceUnavailable) else None
-    headers = {} if wait is None else {"Retry-After": str(wait)}
+def error_response(request: Request, error: AttributionError) -> Response:
+    """An error of ours as a problem document, with the headers that belong to it."""
     return problem(
-        request, status_of(error), str(error), kind=type(error).__name__, headers=headers
+        request, status_of(error), str(error), kind=type(error).__name__, headers=_headers(error)
     )
+
+
+def _headers(error: AttributionError) -> dict[str, str]:
+    match error:
+        case ServiceUnavailable(retry_after_s=int(wait)):
+            return {"Retry-After": str(wait)}
+        case Unauthenticated(key_given=given):
+            return {"WWW-Authenticate": _CHALLENGE + (', error="invalid_token"' if given else "")}
+        case Forbidden(scope=str(scope)):
+            lacking = f', error="insufficient_scope", scope="{scope}"'
+            return {"WWW-Authenticate": _CHALLENGE + lacking}
+        case _:
+            return {}
+
+
+async def _attribution_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AttributionError)
+    return error_response(request, error)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from api.app import create_app
-from influence.errors import AddressUnavailable
+from api.authentication import is_loopback
+from influence.errors import AddressUnavailable, InvalidInput
+from service.keys import KeyRing
 from service.local import LocalAttributor
 from service.settings import Settings
 
@@ -24,14 +26,40 @@ def run(settings: Settings) -> None:
 
     Raises:
         AddressUnavailable: The port is taken, or the address is none of this machine.
+        InvalidInput: Neither keys nor `no_auth`, or `no_auth` on an address that others reach.
         AttributionError: Model or index cannot be loaded.
     """
+    keys = open_keys(settings)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with listen(settings.host, settings.port) as listening:
         try:
-            asyncio.run(_serve(settings, listening))
+            asyncio.run(_serve(settings, listening, keys))
         except KeyboardInterrupt:
             return  # uvicorn has drained already
+
+
+def open_keys(settings: Settings) -> KeyRing | None:
+    """The keys to serve with; None where it was said that there shall be none.
+
+    Raises:
+        InvalidInput: Neither keys nor `no_auth`, both, or `no_auth` where others could ask.
+        KeysUnavailable: The file cannot be read.
+    """
+    if settings.keys_file is not None and settings.no_auth:
+        raise InvalidInput("Both --keys and --no-auth are given. Leave one of them out.")
+    if settings.keys_file is not None:
+        return KeyRing(settings.keys_file)
+    if not settings.no_auth:
+        raise InvalidInput(
+            "It is not said who may ask. Make a key with `whence keys create --file keys.json "
+            "--name NAME` and serve with --keys keys.json, or, on this machine alone, --no-auth."
+        )
+    if not is_loopback(settings.host):
+        raise InvalidInput(
+            f"--no-auth would let everybody in who reaches {settings.host}. Leave --host at "
+            "127.0.0.1, or serve with --keys."
+        )
+    return None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -55,9 +83,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-async def _serve(settings: Settings, listening: socket.socket) -> None:
+async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | None) -> None:
     attributor = LocalAttributor(lambda: _load(settings), queue_size=settings.queue_size)
-    app = create_app(attributor, max_body_bytes=settings.max_body_bytes)
+    app = create_app(
+        attributor,
+        keys=keys,
+        local_only=settings.no_auth,
+        max_body_bytes=settings.max_body_bytes,
+    )
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
     )

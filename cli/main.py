@@ -2,7 +2,8 @@
 
     whence demo
     whence index corpus.jsonl --model MODEL --out INDEX
-    whence serve INDEX --model MODEL
+    whence keys create --name NAME --file keys.json
+    whence serve INDEX --keys keys.json
     whence attribute INDEX --model MODEL --prompt P --response R
 
 Results go to stdout, progress to stderr. Exit status 2 is a usage error, 1 any other failure, told
@@ -14,7 +15,7 @@ import sys
 
 import typer
 
-from cli import attribute, demo, index, inspect, redamp, serve
+from cli import attribute, demo, index, inspect, keys, redamp, serve
 from influence.errors import AttributionError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command("index")(index.index)
 app.command("redamp")(redamp.redamp)
 app.command("attribute")(attribute.attribute)
 app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
 

@@ -17,6 +17,12 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
     ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys that `whence keys create` wrote.")
+    ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="No keys; only on an address of this machine.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
 ) -> None:
@@ -26,6 +32,13 @@ def serve(
 
     run(
         load_settings(
-            index_dir=index, model=model, host=host, port=port, device=device, dtype=dtype
+            index_dir=index,
+            model=model,
+            host=host,
+            port=port,
+            keys_file=keys,
+            no_auth=no_auth or None,
+            device=device,
+            dtype=dtype,
         )
     )

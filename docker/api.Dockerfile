@@ -1,7 +1,10 @@
 # The server on a machine without a GPU: API, page, engine and search in one process.
 #
 #   docker build --file docker/api.Dockerfile --tag whence-api .
-#   docker run --rm -p 127.0.0.1:8000:8000 -v ./index:/index:ro -v ./model:/model:ro whence-api
+#   docker run --rm -p 127.0.0.1:8000:8000 \
+#     -v ./index:/index:ro -v ./model:/model:ro -v ./keys:/keys:ro whence-api
+#
+# Keys: `whence keys create --file keys/keys.json --name NAME`.
 FROM python:3.11-slim-bookworm AS build
 
 # PyPI's torch carries CUDA. `--build-arg TORCH_INDEX=` with the address of PyTorch's own index of
@@ -20,9 +23,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM python:3.11-slim-bookworm
 
-# /index is made here so that a named volume mounted on it belongs to the user of the image.
+# The folders are made here so that a named volume mounted on one belongs to the user of the image.
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin whence \
-    && install --directory --owner=whence --group=whence /index
+    && install --directory --owner=whence --group=whence /index /keys
 COPY --from=build /opt/whence /opt/whence
 ENV PATH=/opt/whence/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 USER 10001:10001
@@ -32,4 +35,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 ENTRYPOINT ["whence"]
-CMD ["serve", "/index", "--model", "/model", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["serve", "/index", "--model", "/model", "--keys", "/keys/keys.json", "--host", "0.0.0.0", "--port", "8000"]

@@ -13,7 +13,11 @@
     │   └── IndexMismatch       built from another model or tokenizer
     ├── ServiceUnavailable      the service cannot answer now
     │   ├── NotReady            it is loading, or shutting down
-    │   └── Overloaded          too many requests are waiting
+    │   ├── Overloaded          too many requests are waiting
+    │   └── RateLimited         a key has asked more often than it may
+    ├── Unauthenticated         no API key, or one that is not valid
+    ├── Forbidden               the key may not do this
+    ├── KeysUnavailable         the file of API keys cannot be read
     ├── AddressUnavailable      the server cannot listen where it was told to
     ├── BuildConflict           an unfinished build with other settings is in the way
     ├── StorageFull             the disk is full, or the folder cannot be written
@@ -96,6 +100,37 @@ class Overloaded(ServiceUnavailable):
             f"{retry_after_s} seconds.",
             retry_after_s=retry_after_s,
         )
+
+
+class RateLimited(ServiceUnavailable):
+    """A key has asked more often than it may."""
+
+    def __init__(self, *, per_minute: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"This key may ask {per_minute} times a minute, and has. Ask again in {retry_after_s} "
+            "seconds.",
+            retry_after_s=retry_after_s,
+        )
+
+
+class Unauthenticated(AttributionError):
+    """No API key, or one that is not valid; ``key_given`` tells the two apart."""
+
+    def __init__(self, message: str, *, key_given: bool) -> None:
+        super().__init__(message)
+        self.key_given = key_given
+
+
+class Forbidden(AttributionError):
+    """The key may not do this; ``scope`` is the one that it would need, where that is it."""
+
+    def __init__(self, message: str, *, scope: str | None = None) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class KeysUnavailable(AttributionError):
+    """The file of API keys cannot be read."""
 
 
 class AddressUnavailable(AttributionError):

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    keys_file: Path | None = Field(None, description="File of API keys, by `whence keys create`.")
+    no_auth: bool = Field(
+        False, description="Let everybody in without a key; only on an address of this machine."
+    )
     queue_size: int = Field(
         32, ge=0, description="Attributions that may wait for the model; more are refused."
     )

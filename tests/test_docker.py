@@ -79,7 +79,7 @@ def test_what_is_copied_into_the_builder_is_there():
 
 
 def test_every_service_is_built_here_and_hardened():
-    assert set(COMPOSE["services"]) == {"serve", "serve-gpu", "index"}
+    assert set(COMPOSE["services"]) == {"serve", "serve-gpu", "index", "keys"}
     for service in COMPOSE["services"].values():
         assert (ROOT / service["build"]["dockerfile"]).is_file()
         assert service["user"] == "10001:10001"
@@ -101,4 +101,4 @@ def test_the_server_reads_the_index_that_the_indexer_writes():
     services, volumes = COMPOSE["services"], COMPOSE["volumes"]
     assert "index:/index" in services["index"]["volumes"]
     assert "index:/index:ro" in services["serve"]["volumes"]
-    assert set(volumes) == {"index"}
+    assert set(volumes) == {"index", "keys"}

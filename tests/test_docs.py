@@ -48,12 +48,15 @@ def complaint(arguments: list[str], *, complete: bool) -> str | None:
     from cli.main import app
 
     group: Any = typer.main.get_command(app)
-    command = group.commands.get(arguments[0])
-    if command is None:
-        return f"there is no command {arguments[0]!r}"
+    command, given = group, list(arguments)
+    while hasattr(command, "commands") and given:
+        name, *given = given
+        if name not in command.commands:
+            return f"there is no command {name!r}"
+        command = command.commands[name]
     context = command.context_class(command, info_name=arguments[0])
     try:
-        values, extra, _ = command.make_parser(context).parse_args(list(arguments[1:]))
+        values, extra, _ = command.make_parser(context).parse_args(given)
     except Exception as error:  # noqa: BLE001 - whatever the parser objects to is the answer
         return str(error)
     if extra:
@@ -69,6 +72,7 @@ def test_every_whence_command_parses(where, arguments, run):
 
 def test_a_wrong_command_would_be_noticed():
     assert complaint(["indx"], complete=False)
+    assert complaint(["keys", "creat"], complete=False)
     assert complaint(["index", "corpus.jsonl", "--modell", "m"], complete=False)
     assert complaint(["index", "corpus.jsonl"], complete=True)
 

@@ -9,7 +9,7 @@ from service.schemas import AttributeRequest, AttributeResult
 router = APIRouter(tags=["attribution"])
 
 
-@router.post("/attribute", responses=documented(400, 413, 422, 429, 503))
+@router.post("/attribute", responses=documented(400, 401, 403, 413, 422, 429, 503))
 async def attribute(
     body: AttributeRequest, attributor: AttributorDep, request_id: RequestIdDep
 ) -> AttributeResult:

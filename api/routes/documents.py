@@ -11,7 +11,7 @@ from service.schemas import DocumentResult
 router = APIRouter(tags=["documents"])
 
 
-@router.get("/documents/{document_id:path}", responses=documented(404, 422, 503))
+@router.get("/documents/{document_id:path}", responses=documented(401, 403, 404, 422, 429, 503))
 async def document(
     document_id: Annotated[
         str, Path(description="Id of the document.", examples=["factbook/egypt"])

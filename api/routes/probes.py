@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.dependencies import AttributorDep
+from api.dependencies import PublicAttributorDep
 from api.errors import documented
 from service.schemas import ServiceInfo
 
@@ -31,13 +31,13 @@ async def livez() -> Alive:
 
 
 @router.get("/readyz", responses=documented(503))
-async def readyz(attributor: AttributorDep) -> Ready:
+async def readyz(attributor: PublicAttributorDep) -> Ready:
     """Whether a request would be answered: 503 while loading and while shutting down."""
     await attributor.check_ready()
     return Ready()
 
 
 @router.get("/info", responses=documented(503))
-async def info(attributor: AttributorDep) -> ServiceInfo:
+async def info(attributor: PublicAttributorDep) -> ServiceInfo:
     """What is being served: model, index, version."""
     return await attributor.info()

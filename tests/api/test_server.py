@@ -21,7 +21,7 @@ from service.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = "from api.server import run; from service.settings import load_settings; "
-PROGRAM += "run(load_settings(port=0, device='cpu'))"
+PROGRAM += "run(load_settings(port=0, device='cpu', no_auth=True))"
 ASK = json.dumps({"prompt": "who?", "response": "the king of the north " * 20}).encode()
 JSON = {"Content-Type": "application/json"}
 
@@ -50,7 +50,7 @@ def settings(tiny, tmp_path, monkeypatch):
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     return load_settings(
-        index_dir=tiny.index_dir, model=str(tiny.model_dir), port=port, device="cpu"
+        index_dir=tiny.index_dir, model=str(tiny.model_dir), port=port, device="cpu", no_auth=True
     )
 
 
@@ -101,7 +101,7 @@ def test_it_serves_refuses_100_mb_and_drains(server):
     # A client that waits for a go-ahead is refused before it sends anything.
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(
-            b"POST /attribute HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n"
+            b"POST /attribute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n"
             b"Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n"
         )
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")

@@ -133,7 +133,10 @@ def test_a_contrast_explained_for_people(folder):
         (["index", "{corpus}", "--model", "{model}", "--out", "x", "--damping", "0"], 2, "above 0"),
         (["index", "{corpus}", "--model", "{model}", "--out", "x", "--layers", "zz"], 1, "q_proj"),
         (["index", "{corpus}", "--model", "{model}", "--out", "x", "--device", "tpu"], 1, "tpu"),
-        (["serve", "nowhere"], 1, "no index in nowhere"),
+        (["serve", "nowhere", "--no-auth"], 1, "no index in nowhere"),
+        (["serve", "nowhere"], 1, "whence keys create"),
+        (["serve", "nowhere", "--no-auth", "--host", "0.0.0.0"], 1, "let everybody in"),
+        (["demo", "--host", "0.0.0.0"], 1, "let everybody in"),
         (["rubbish"], 2, "rubbish"),
     ],
 )
@@ -167,7 +170,16 @@ def test_a_failure_exits_with_status_1_and_no_traceback():
 
 def test_serve_answers_and_ends_when_told_to(folder):
     server = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "serve", str(folder / "index"), "--port", "0"],
+        [
+            sys.executable,
+            "-m",
+            "cli.main",
+            "serve",
+            str(folder / "index"),
+            "--no-auth",
+            "--port",
+            "0",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -6,13 +6,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from influence.errors import QueryTooLong
+from influence.errors import QueryTooLong, Unauthenticated
 from service.schemas import AttributeRequest
 
 TOO_LONG = QueryTooLong(
     "Prompt and response are 9,312 tokens and the model reads at most 2,048. Shorten the "
     "response, or attribute a part of it."
 )
+NO_KEY = Unauthenticated("This needs an API key: send one.", key_given=False)
 
 
 def test_a_question_is_sent_as_it_was_entered_and_answered(open_page, site):
@@ -136,6 +137,28 @@ def test_an_error_is_the_server_s_sentence_and_can_be_retried(open_page, site):
     alert.get_by_role("button", name="Try again").click()
     expect(watched.page.locator(".proponents .card").first).to_be_visible()
     assert len(site.asked) == 1
+
+
+def test_a_server_that_wants_a_key_is_given_one_and_the_tab_keeps_it(open_page, site):
+    site.refusal = NO_KEY
+    watched = open_page()
+    watched.ask()
+    field = watched.page.get_by_label("API key")
+    expect(field).to_be_focused()
+    field.fill("whence_1_wrong")
+    field.press("Enter")
+    expect(field).to_have_value("")  # asked again, refused again
+    site.refusal = None
+    field.fill("whence_1_right")
+    with watched.page.expect_request("**/attribute") as sent:
+        watched.page.get_by_role("button", name="Use this key").click()
+    assert sent.value.headers["authorization"] == "Bearer whence_1_right"
+    expect(watched.page.locator(".proponents .card").first).to_be_visible()
+    watched.page.reload()
+    with watched.page.expect_request("**/attribute") as sent:
+        watched.ask()
+    assert sent.value.headers["authorization"] == "Bearer whence_1_right"
+    assert watched.page.evaluate("localStorage.length + document.cookie.length") == 0
 
 
 def test_a_dead_server_is_told_apart_from_a_refusal(open_page):
@@ -272,13 +295,15 @@ def test_nothing_overflows(open_page, width):
     assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("state", ["empty", "working", "answer", "nothing", "error"])
+@pytest.mark.parametrize("state", ["empty", "working", "answer", "nothing", "error", "needs-key"])
 def test_axe_finds_nothing(open_page, site, state):
     watched = open_page()
     if state == "nothing":
         site.nothing()
     if state == "error":
         site.refusal = TOO_LONG
+    if state == "needs-key":
+        site.refusal = NO_KEY
     if state == "working":
         site.hold.clear()
     if state != "empty":

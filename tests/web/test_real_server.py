@@ -65,7 +65,7 @@ def index_dir(tmp_path_factory, chat_tokenizer) -> Path:
 
 @pytest.fixture(scope="module")
 def server(index_dir) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [WHENCE, "serve", index_dir, "--port", "0", "--device", "cpu"]
+    command = [WHENCE, "serve", index_dir, "--no-auth", "--port", "0", "--device", "cpu"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

@@ -11,6 +11,8 @@
  *   cached: boolean}} Attribution
  */
 
+const KEY = "whence-key";
+
 /** A failure in the server's own words (RFC 9457), or ours where no server answered. */
 export class Problem extends Error {
   /** @param {{title?: string, detail?: string, status?: number, request_id?: string}} problem */
@@ -42,10 +44,17 @@ export function info() {
   return json("info");
 }
 
-async function json(path, options) {
+/** Use an API key from now on; it is kept for this tab alone. @param {string} key */
+export function useKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+async function json(path, options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({

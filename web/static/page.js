@@ -1,8 +1,10 @@
 /** The page at `/`: a prompt and a response go in, the panel shows what they came from. */
 
-import { attribute, info } from "./api.js";
+import { attribute, info, useKey } from "./api.js";
 import { Panel } from "./panel.js";
 import { count } from "./words.js";
+
+const UNAUTHENTICATED = 401;
 
 const form = document.querySelector("form.question");
 const element = document.querySelector("#answer");
@@ -47,7 +49,12 @@ async function ask(body) {
     if (facts.hidden) describeIndex(); // the server was still loading when the page came
   } catch (problem) {
     if (problem.name === "AbortError" || running !== mine) return;
-    panel.error(problem, () => ask(body));
+    const again = () => ask(body);
+    if (problem.status !== UNAUTHENTICATED) return panel.error(problem, again);
+    panel.needsKey(problem, (key) => {
+      useKey(key);
+      again();
+    });
   }
 }
 

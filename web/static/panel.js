@@ -1,4 +1,4 @@
-/** "Most valuable data": one panel, four states - empty, working, answer, error. */
+/** "Most valuable data": one panel, five states - empty, working, answer, error, needs a key. */
 
 import { bar, card, offerToUnfold } from "./card.js";
 import { STANDS_OUT, count, duration, nats, percent } from "./words.js";
@@ -46,6 +46,18 @@ export class Panel {
     view.querySelector(".reference").textContent = reference.filter(Boolean).join(", ");
     view.querySelector(".retry").addEventListener("click", retry);
     this.#show("error", view);
+  }
+
+  /** The server wants an API key. @param {(key: string) => void} use */
+  needsKey(problem, use) {
+    const view = copy("needs-key");
+    view.querySelector(".detail").textContent = problem.message;
+    view.addEventListener("submit", (event) => {
+      event.preventDefault();
+      use(new FormData(view).get("key"));
+    });
+    this.#show("needs-key", view, "The server wants an API key.");
+    view.elements.key.focus();
   }
 
   /** What the server found. @param {Attribution} found */

@@ -1,0 +1,89 @@
+"""Who is asking: a key in `Authorization: Bearer KEY`, checked before anything else is read.
+
+Everything needs a valid key but the probes and the page's own files, so a route that somebody adds
+is closed until it is named here. What a key may do is asked by the routes (`api.dependencies`).
+"""
+
+import ipaddress
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import error_response
+from influence.errors import AttributionError, Forbidden, Unauthenticated
+from service.access import EVERYTHING, Access
+from service.keys import KeyRing
+from service.rates import SlidingWindow
+
+PUBLIC = frozenset({"/", "/livez", "/readyz", "/metrics", "/info", "/openapi.json"})
+_PUBLIC_FILES = "/static/"
+
+
+class Authentication:
+    """Lets a request through with what its caller may do in `request.state.access`, or answers.
+
+    Args:
+        app: What comes behind.
+        keys: The valid keys; None: everybody may do everything.
+        rates: How often each key has asked.
+        local_only: Without keys: refuse what a page of another site could make a browser send.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyRing | None, rates: SlidingWindow, local_only: bool
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._rates = rates
+        self._local_only = local_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401, 403 or 429."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope["state"]["access"] = self._access(scope["path"], Headers(scope=scope))
+        except AttributionError as error:
+            await error_response(Request(scope), error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _access(self, path: str, headers: Headers) -> Access | None:
+        if self._keys is None:
+            if self._local_only and not is_loopback(_host(headers)):
+                raise Forbidden(
+                    "This server runs without keys and answers only under an address of its own "
+                    "machine, such as http://127.0.0.1. Serve with --keys to open it to others."
+                )
+            return EVERYTHING
+        if path in PUBLIC or path.startswith(_PUBLIC_FILES):
+            return None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated(
+                "This needs an API key: send the header `Authorization: Bearer KEY`. `whence keys "
+                "create` makes one.",
+                key_given=False,
+            )
+        access = Access.of(self._keys.authenticate(token.strip()))
+        self._rates.count(access.name, access.requests_per_minute)
+        return access
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, reachable from nowhere else."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(headers: Headers) -> str:
+    host = headers.get("host", "")
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
