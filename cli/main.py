@@ -15,7 +15,8 @@ import sys
 
 import typer
 
-from cli import attribute, demo, index, inspect, keys, redamp, serve
+from cli import attribute, demo, inspect, keys, redamp, serve
+from indexer import command
 from influence.errors import AttributionError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
-app.command("index")(index.index)
+app.command("index")(command.index)
 app.command("redamp")(redamp.redamp)
 app.command("attribute")(attribute.attribute)
 app.command("serve")(serve.serve)

@@ -1,25 +1,30 @@
 """Build an index: survey the corpus, fit the basis, log every passage in shards, publish.
 
 Each stage leaves its result in the staging folder, whole or not at all, so a build that was killed
-continues after its last finished shard and ends with the same bytes.
+continues after its last finished shard and ends with the same bytes. Several processes may build
+one index together (`indexer.crew`).
 """
 
 import json
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 from indexer.corpus import locate_corpus
+from indexer.crew import Crew, ending
 from indexer.fit import Fitted, fit_basis
 from indexer.owners import OWNERS, sum_owners
-from indexer.passages import cut_corpus
+from indexer.passages import document_cutter
 from indexer.progress import Reporter
-from indexer.shards import log_shards
+from indexer.shards import Logged, log_shards
 from indexer.survey import Survey, survey_corpus
+from indexer.units import Units
 from influence.atomic import write_bytes
 from influence.basis import load_basis, save_basis
 from influence.encoder import GradientEncoder
 from influence.errors import NumericalError
 from influence.layers import coverage
+from influence.lock import ENTRANCE, WRITERS, FileLock, locked
 from influence.manifest import (
     FORMAT_VERSION,
     CorpusIdentity,
@@ -52,8 +57,9 @@ def build_index(
     reporter: Reporter,
     skip_bad_records: bool = False,
     restart: bool = False,
+    crew: Crew = Crew(),  # noqa: B008 - frozen
 ) -> str:
-    """Build the index of a corpus, or continue a build that was interrupted.
+    """Build the index of a corpus, continue a build that was interrupted, or join a running one.
 
     Args:
         corpus: A file, a folder or a dataset (`indexer.corpus.read_corpus`).
@@ -62,7 +68,8 @@ def build_index(
         settings: Everything that changes a score.
         reporter: Told how far the work is.
         skip_bad_records: Count and skip records that cannot be read, instead of stopping.
-        restart: Throw away an unfinished build in the folder.
+        restart: Throw away an unfinished build in the folder that nobody works on.
+        crew: This process among those that build the index together.
 
     Returns:
         The name of the published version.
@@ -81,6 +88,7 @@ def build_index(
         loaded.tokenizer,
         max_length=settings.max_length,
         fit_passages=settings.fit_passages,
+        shard_passages=settings.shard_passages,
         seed=settings.seed,
         skip_bad_records=skip_bad_records,
         reporter=reporter,
@@ -105,39 +113,71 @@ def build_index(
         "corpus": identity.model_dump(),
         "settings": settings.model_dump(mode="json"),
     }
-    if done := published_version(index_dir, plan):
-        reporter.note(f"This very index is already built: version {done}.")
-        make_current(index_dir, done)
-        return done
-    staging = Staging.open(index_dir, plan, restart=restart)
-    fitted = _fit(staging, loaded, survey, settings, reporter)
-    passages = cut_corpus(
-        locate_corpus(corpus, skip_bad_records=skip_bad_records),
-        loaded.tokenizer,
-        max_length=settings.max_length,
-        skip_bad_records=skip_bad_records,
-    )
-    with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
-        encoder = GradientEncoder(loaded, fitted.basis)
-        logged = log_shards(staging, encoder, passages, settings, advance)
-    rows = sum(shard.rows for shard in logged.shards)
-    if not rows:
+    digest = plan_sha256(plan)
+    with closing(FileLock(index_dir / WRITERS)) as writers:
+        with locked(index_dir / ENTRANCE):
+            if done := published_version(index_dir, plan):
+                reporter.note(f"This very index is already built: version {done}.")
+                make_current(index_dir, done)
+                return done
+            is_alone = writers.try_acquire()
+            staging = Staging.open(index_dir, plan, restart=restart, is_alone=is_alone)
+            writers.acquire(shared=True)
+        fitted = _fit(staging, loaded, survey, settings, reporter)
+        units = Units(
+            lambda: locate_corpus(corpus, skip_bad_records=skip_bad_records),
+            document_cutter(
+                loaded.tokenizer,
+                max_length=settings.max_length,
+                skip_bad_records=skip_bad_records,
+            ),
+            survey.units,
+            size=settings.shard_passages,
+            passages=survey.passages,
+        )
+        with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
+            encoder = GradientEncoder(loaded, fitted.basis)
+            logged = log_shards(staging, encoder, units, settings, advance, crew)
+    if not sum(shard.rows for shard in logged.shards):
         raise NumericalError(
             f"None of the {survey.passages} passages has a usable gradient; "
             f"{'; '.join(logged.left_out[:3])}. Check that the model's weights are finite."
         )
-    sum_owners(staging, logged.shards)
+    with ending(index_dir):
+        if not staging.is_unfinished(plan):  # another process of the crew was here before
+            done = published_version(index_dir, plan, hashed=False)
+            assert done is not None
+            make_current(index_dir, done)
+            return done
+        sum_owners(staging, logged.shards)
+        manifest = _described(staging, loaded, fitted, logged, model, identity, digest)
+        version = staging.publish(manifest)
+    reporter.note(
+        f"Published version {version}: {manifest.rows} passages of {identity.documents} documents."
+    )
+    return version
+
+
+def _described(
+    staging: Staging,
+    loaded: LoadedModel,
+    fitted: Fitted,
+    logged: Logged,
+    model: ModelIdentity,
+    corpus: CorpusIdentity,
+    digest: str,
+) -> Manifest:
     attributed = [layer.layer for layer in fitted.basis.layers]  # those that the loss reaches
-    covered = coverage(loaded.model, attributed, target=settings.target)
-    manifest = Manifest(
-        plan_sha256=plan_sha256(plan),
+    covered = coverage(loaded.model, attributed, target=fitted.settings.target)
+    return Manifest(
+        plan_sha256=digest,
         model=model,
-        corpus=identity,
+        corpus=corpus,
         settings=fitted.settings,
         vector_dims=fitted.basis.vector_dims,
         coordinates=fitted.basis.coordinates,
         sketch_noise=fitted.basis.sketch.noise,
-        rows=rows,
+        rows=sum(shard.rows for shard in logged.shards),
         shards=logged.shards,
         layers=fitted.layers,
         coverage=CoverageEntry(**asdict(covered)),
@@ -146,11 +186,6 @@ def build_index(
         padding_share=logged.padding_share,
         files=staging.describe_files(logged.shards, [BASIS, OWNERS]),
     )
-    version = staging.publish(manifest)
-    reporter.note(
-        f"Published version {version}: {manifest.rows} passages of {identity.documents} documents."
-    )
-    return version
 
 
 def _fit(
@@ -160,19 +195,19 @@ def _fit(
     settings: IndexSettings,
     reporter: Reporter,
 ) -> Fitted:
-    """The basis, from the staging folder where an earlier run left it there."""
-    if not staging.has(FIT_RECORD):
-        fitted = fit_basis(
-            loaded, survey.sample, settings, spool=staging.directory / "spool", reporter=reporter
-        )
-        with staging.file(BASIS) as temporary:
-            save_basis(fitted.basis, temporary)
-        record = {
-            "settings": fitted.settings.model_dump(mode="json"),
-            "layers": [layer.model_dump() for layer in fitted.layers],
-            "entry": fitted.entry.model_dump(),
-        }
-        write_bytes(staging.directory / FIT_RECORD, json.dumps(record).encode())
+    """The basis, from the staging folder where an earlier run or another process left it there."""
+    with locked(staging.directory / SHARD_RECORDS / "fit.lock"):
+        if not staging.has(FIT_RECORD):
+            spool = staging.directory / "spool"
+            fitted = fit_basis(loaded, survey.sample, settings, spool=spool, reporter=reporter)
+            with staging.file(BASIS) as temporary:
+                save_basis(fitted.basis, temporary)
+            record = {
+                "settings": fitted.settings.model_dump(mode="json"),
+                "layers": [layer.model_dump() for layer in fitted.layers],
+                "entry": fitted.entry.model_dump(),
+            }
+            write_bytes(staging.directory / FIT_RECORD, json.dumps(record).encode())
     # Also after a fresh fit the basis is read back, so that a resumed build sees the same bits.
     record = json.loads((staging.directory / FIT_RECORD).read_bytes())
     layers = tuple(LayerEntry(**layer) for layer in record["layers"])

@@ -3,7 +3,7 @@
 Survey and logging both go through here, so they see the same passages in the same order.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from indexer.corpus import Located, OnBad
@@ -43,3 +43,17 @@ def cut_corpus(
                 on_bad(fault)
             continue
         yield item, passages
+
+
+def document_cutter(
+    tokenizer: "PreTrainedTokenizerBase", *, max_length: int, skip_bad_records: bool = False
+) -> Callable[[Located], list[Passage]]:
+    """The passages of one document, as `cut_corpus` gives them; none of a bad record."""
+
+    def cut(item: Located) -> list[Passage]:
+        pairs = cut_corpus(
+            [item], tokenizer, max_length=max_length, skip_bad_records=skip_bad_records
+        )
+        return [passage for _, passages in pairs for passage in passages]
+
+    return cut

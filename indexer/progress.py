@@ -30,19 +30,29 @@ class _RateColumn(ProgressColumn):
 
 
 class Reporter:
-    """Says on stderr how far long work is."""
+    """Says on stderr how far long work is.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: Where to say it.
+        name: Of one process among several, before every line.
+    """
+
+    def __init__(self, console: Console | None = None, *, name: str = "") -> None:
         self._console = console or Console(stderr=True)
+        self._name = name
 
     def note(self, message: str) -> None:
         """One line that stays."""
+        if self._name:
+            message = f"{self._name}: {message}"
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def step(self, what: str, *, total: int, unit: str) -> Iterator[Advance]:
         """A stretch of work of ``total`` units; yields a function to call with units done."""
-        track = self._bar if self._console.is_terminal else self._lines
+        # Several bars on one terminal would write over each other.
+        alone = self._console.is_terminal and not self._name
+        track = self._bar if alone else self._lines
         with track(what, total, unit) as advance:
             yield advance
 

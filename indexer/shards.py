@@ -1,25 +1,27 @@
 """Log the vectors of every passage, shard by shard (`influence.staging`).
 
 Within a shard passages travel in batches of similar length, and their vectors return to the order
-of the corpus. A shard that an earlier run finished is passed over.
+of the corpus. A shard is a unit of work of the crew (`indexer.crew`): one that is finished, in an
+earlier run or by another process, is passed over.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from indexer.batches import batches
-from indexer.corpus import Located
+from indexer.crew import Claims, Crew
 from indexer.halving import Halving
 from indexer.progress import Advance
-from influence.documents import Document
+from indexer.units import Item, Units
 from influence.encoder import Encoded, GradientEncoder
 from influence.manifest import IndexSettings, Shard
-from influence.staging import PassageRow, Staging
-from influence.tokens import Passage
+from influence.staging import SHARD_RECORDS, PassageRow, Staging, shard_name
 
 log = logging.getLogger(__name__)
 
@@ -33,60 +35,97 @@ class Logged:
     padding_share: float
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A passage on its way, with its document where the passage is the first of it."""
+class _Finished:
+    """The records of finished shards, whoever wrote them."""
 
-    passage: Passage
-    document: Document | None
+    def __init__(self, staging: Staging, units: int, advance: Advance) -> None:
+        self.records: dict[int, dict[str, Any]] = {}
+        # Listing a large folder takes its time, on a shared file system above all.
+        self.look_every_s = 0.2 + 1e-4 * units
+        self._staging = staging
+        self._units = units
+        self._advance = advance
+        self._looked = -math.inf
+
+    def add(self, number: int, *, advance: bool) -> None:
+        """Take a finished shard in, and count its tokens where that has not been done."""
+        self.records[number] = self._staging.shard_record(number)
+        if advance:
+            self._advance(self.records[number]["real_tokens"])
+
+    def missing(self) -> list[int]:
+        """Shards that nobody has finished, as of now or a moment ago."""
+        if time.monotonic() - self._looked >= self.look_every_s:
+            self._looked = time.monotonic()
+            for number in self._staging.finished_shards() - self.records.keys():
+                self.add(number, advance=True)
+        return [number for number in range(self._units) if number not in self.records]
 
 
 def log_shards(
     staging: Staging,
     encoder: GradientEncoder,
-    corpus: Iterable[tuple[Located, list[Passage]]],
+    units: Units,
     settings: IndexSettings,
     advance: Advance,
+    crew: Crew = Crew(),  # noqa: B008 - frozen
 ) -> Logged:
-    """Write every shard that is not there yet.
+    """Write every shard that is not there yet, together with the rest of the crew.
 
     Args:
         staging: The build.
         encoder: Model and basis.
-        corpus: Documents with their passages, from the beginning (`indexer.passages`).
+        units: The passages of each shard.
         settings: Sizes of passages, batches and shards.
-        advance: Told the tokens done.
+        advance: Told the tokens done, by whomever.
+        crew: This process among those of the build.
     """
-    shards: list[Shard] = []
-    left_out: list[str] = []
-    computed = real = 0
-    items = _items(corpus)
     halving = Halving()
-    while shard := list(islice(items, settings.shard_passages)):
-        number = len(shards)
-        if staging.shard_rows(number) is None:
-            _log_shard(staging, number, shard, encoder, settings, halving, advance)
-        else:
-            advance(sum(len(item.passage.tokens) for item in shard))
-        record = staging.shard_record(number)
-        shards.append(Shard(name=f"{number:05d}", rows=record["rows"]))
-        left_out += record["left_out"]
-        computed += record["computed_tokens"]
-        real += record["real_tokens"]
-    padding_share = 1 - real / computed if computed else 0.0
-    return Logged(tuple(shards), tuple(left_out), padding_share)
+    finished = _Finished(staging, len(units), advance)
+    with Claims(staging.directory / SHARD_RECORDS) as claims:
 
+        def claimed(number: int) -> bool:
+            if number in finished.records or not claims.take(shard_name(number)):
+                return False
+            if staging.has_shard(number):  # finished by another process a moment ago
+                claims.release(shard_name(number))
+                return False
+            return True
 
-def _items(corpus: Iterable[tuple[Located, list[Passage]]]) -> Iterator[_Item]:
-    for located, passages in corpus:
-        for number, passage in enumerate(passages):
-            yield _Item(passage, located.document if number == 0 else None)
+        def log_some(candidates: set[int]) -> None:
+            for number, items in units.chosen(lambda n: n in candidates and claimed(n)):
+                _log_shard(staging, number, items, encoder, settings, halving, advance)
+                claims.release(shard_name(number))
+                finished.add(number, advance=False)
+                finished.missing()
+
+        own = set(crew.own(len(units)))
+        for number in sorted(own):
+            if staging.shard_rows(number) is not None:
+                finished.add(number, advance=True)
+            else:
+                staging.forget_shard(number)
+        if own := own - finished.records.keys():
+            log_some(own)
+        while missing := finished.missing():
+            if any(claims.is_free(shard_name(number)) for number in missing):
+                log_some(set(missing))
+            else:
+                time.sleep(finished.look_every_s)
+    records = [finished.records[number] for number in range(len(units))]
+    computed = sum(record["computed_tokens"] for record in records)
+    real = sum(record["real_tokens"] for record in records)
+    return Logged(
+        tuple(Shard(name=shard_name(n), rows=record["rows"]) for n, record in enumerate(records)),
+        tuple(line for record in records for line in record["left_out"]),
+        1 - real / computed if computed else 0.0,
+    )
 
 
 def _log_shard(
     staging: Staging,
     number: int,
-    shard: Sequence[_Item],
+    shard: Sequence[Item],
     encoder: GradientEncoder,
     settings: IndexSettings,
     halving: Halving,

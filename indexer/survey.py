@@ -24,6 +24,7 @@ from indexer.hub import is_saved_dataset
 from indexer.passages import cut_corpus
 from indexer.progress import Reporter
 from indexer.records import canonical_json
+from indexer.units import Numbered, Place
 from influence.errors import CorpusError
 from influence.tokens import Passage
 
@@ -55,6 +56,7 @@ class Survey:
         target_tokens: Tokens that carry loss.
         fingerprint: sha256 of the documents.
         sample: Passages for the curvature fit, in random order.
+        units: Where each shard begins (`indexer.units`).
         skipped: Bad records.
         without_target: Documents in which there is no token to predict.
     """
@@ -65,6 +67,7 @@ class Survey:
     target_tokens: int
     fingerprint: str
     sample: list[Passage]
+    units: tuple[Place, ...]
     skipped: LeftOut
     without_target: LeftOut
 
@@ -75,6 +78,7 @@ def survey_corpus(
     *,
     max_length: int,
     fit_passages: int,
+    shard_passages: int,
     seed: int,
     skip_bad_records: bool = False,
     reporter: Reporter,
@@ -86,6 +90,7 @@ def survey_corpus(
         tokenizer: The model's own.
         max_length: Tokens of a passage at most.
         fit_passages: Size of the sample; the whole corpus where it has no more.
+        shard_passages: Rows of a shard.
         seed: Of the sample.
         skip_bad_records: Count and name bad records instead of stopping at the first.
         reporter: Told how far the work is, and of what is left out.
@@ -99,8 +104,9 @@ def survey_corpus(
     skipped, without_target = _Tally(), _Tally()
     draw = _Sample(fit_passages, seed)
     passages = tokens = target_tokens = 0
+    units: list[Place] = []
     noted = time.monotonic()
-    located = locate_corpus(corpus, skip_bad_records=skip_bad_records, on_bad=skipped.add)
+    located = Numbered(locate_corpus(corpus, skip_bad_records=skip_bad_records, on_bad=skipped.add))
     for item, cut in cut_corpus(
         located,
         tokenizer,
@@ -112,7 +118,9 @@ def survey_corpus(
         ids.append(_id_hash(item.document.id))
         if not cut:
             without_target.add(f"{item.where}: {item.document.id!r} has no token to predict")
-        for passage in cut:
+        for number, passage in enumerate(cut):
+            if passages % shard_passages == 0:
+                units.append((located.number, number))
             passages += 1
             tokens += len(passage.tokens)
             target_tokens += sum(passage.tokens.targets)
@@ -133,6 +141,7 @@ def survey_corpus(
         target_tokens=target_tokens,
         fingerprint=digest.hexdigest(),
         sample=draw.taken(),
+        units=tuple(units),
         skipped=skipped.left_out(),
         without_target=without_target.left_out(),
     )

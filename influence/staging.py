@@ -40,6 +40,7 @@ from influence.manifest import (
     Manifest,
     Shard,
     check_files,
+    check_sizes,
     read_manifest,
 )
 
@@ -103,13 +104,21 @@ class Staging:
         self.directory = directory
 
     @classmethod
-    def open(cls, index_dir: Path, plan: Mapping[str, Any], *, restart: bool = False) -> "Staging":
-        """Begin a build, or continue the one that was interrupted.
+    def open(
+        cls,
+        index_dir: Path,
+        plan: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        is_alone: bool = True,
+    ) -> "Staging":
+        """Begin a build, continue the one that was interrupted, or join the one that is running.
 
         Args:
             index_dir: The index folder; made if it is not there.
             plan: Everything that decides the result, as JSON values.
             restart: Throw an unfinished build away first.
+            is_alone: Nobody else works on it, so what looks abandoned is.
 
         Raises:
             BuildConflict: The unfinished build there has another plan.
@@ -118,17 +127,18 @@ class Staging:
         directory = index_dir / BUILDING
         plan_file = directory / PLAN
         with storage_errors(index_dir):
-            if restart:
+            if restart and is_alone:
                 plan_file.unlink(missing_ok=True)
             if directory.exists() and not plan_file.exists():
                 # Nothing says what was built here: thrown away above or by a run that was killed
                 # while doing so.
                 shutil.rmtree(directory)
-            for abandoned in (*index_dir.glob(TEMPORARY), *directory.rglob(TEMPORARY)):
-                abandoned.unlink(missing_ok=True)
+            if is_alone:
+                for abandoned in (*index_dir.glob(TEMPORARY), *directory.rglob(TEMPORARY)):
+                    abandoned.unlink(missing_ok=True)
             for name in ("passages", "documents", "vectors", SHARD_RECORDS):
                 (directory / name).mkdir(parents=True, exist_ok=True)
-        described = json.loads(json.dumps(plan))
+        described = _as_json(plan)
         if plan_file.exists():
             found = json.loads(plan_file.read_bytes())
             if different := sorted(_differences(found, described)):
@@ -140,6 +150,11 @@ class Staging:
         else:
             write_bytes(plan_file, json.dumps(described, indent=1, sort_keys=True).encode())
         return cls(index_dir, directory)
+
+    def is_unfinished(self, plan: Mapping[str, Any]) -> bool:
+        """Whether the build of this plan is still here, and not published yet."""
+        plan_file = self.directory / PLAN
+        return plan_file.exists() and json.loads(plan_file.read_bytes()) == _as_json(plan)
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
@@ -153,19 +168,34 @@ class Staging:
 
     def shard_rows(self, number: int) -> int | None:
         """Rows of a finished shard whose files are intact; None where it must be written."""
-        record = self.directory / SHARD_RECORDS / f"{number:05d}.json"
-        if not record.exists():
+        if not self.has_shard(number):
             return None
-        described = json.loads(record.read_bytes())
+        described = self.shard_record(number)
         for name, digest in described["files"].items():
             path = self.directory / name
             if not path.exists() or file_sha256(path) != digest:
                 return None
         return described["rows"]
 
+    def has_shard(self, number: int) -> bool:
+        """Whether a shard is finished; its files are not looked at."""
+        return self._record(number).exists()
+
+    def finished_shards(self) -> set[int]:
+        """Numbers of the finished shards; their files are not looked at."""
+        names = (path.stem for path in (self.directory / SHARD_RECORDS).glob("*.json"))
+        return {int(name) for name in names if name.isdecimal()}
+
+    def forget_shard(self, number: int) -> None:
+        """Have a shard written again."""
+        self._record(number).unlink(missing_ok=True)
+
     def shard_record(self, number: int) -> dict[str, Any]:
         """What `write_shard` recorded."""
-        return json.loads((self.directory / SHARD_RECORDS / f"{number:05d}.json").read_bytes())
+        return json.loads(self._record(number).read_bytes())
+
+    def _record(self, number: int) -> Path:
+        return self.directory / SHARD_RECORDS / f"{shard_name(number)}.json"
 
     def write_shard(
         self,
@@ -184,7 +214,7 @@ class Staging:
             documents: Those whose first passage lies in this shard.
             record: Kept beside the shard and handed back by `shard_record`.
         """
-        name = f"{number:05d}"
+        name = shard_name(number)
         written = self.write_vectors(name, vectors)
         with self.file(f"passages/{name}.parquet") as temporary:
             _save_passages(temporary, passages)
@@ -193,10 +223,7 @@ class Staging:
         written += [f"passages/{name}.parquet", f"documents/{name}.parquet"]
         digests = {file: file_sha256(self.directory / file) for file in written}
         described = {**record, "rows": len(vectors), "files": digests}
-        write_bytes(
-            self.directory / SHARD_RECORDS / f"{name}.json",
-            json.dumps(described, sort_keys=True).encode(),
-        )
+        write_bytes(self._record(number), json.dumps(described, sort_keys=True).encode())
 
     def write_vectors(self, name: str, vectors: np.ndarray) -> list[str]:
         """Write the unit vectors and norms of a shard.
@@ -263,6 +290,11 @@ class Staging:
         return f"{number:06d}-{digest}"
 
 
+def shard_name(number: int) -> str:
+    """By which its files are called."""
+    return f"{number:05d}"
+
+
 def make_current(index_dir: Path, version: str) -> None:
     """Point readers at a published version, and clear what its build left over there."""
     write_bytes(index_dir / CURRENT, f"{version}\n".encode())
@@ -274,17 +306,25 @@ def make_current(index_dir: Path, version: str) -> None:
         shutil.rmtree(directory / SHARD_RECORDS, ignore_errors=True)
 
 
-def published_version(index_dir: Path, plan: Mapping[str, Any]) -> str | None:
+def published_version(
+    index_dir: Path, plan: Mapping[str, Any], *, hashed: bool = True
+) -> str | None:
     """The version that was built from exactly this plan and is intact, if there is one.
 
     A version that is not is no reason to refuse the build which replaces it.
+
+    Args:
+        index_dir: The index folder.
+        plan: What the version was built from.
+        hashed: Hash its files; a version that was published a moment ago needs no more than a look
+            at their sizes.
     """
     digest = plan_sha256(plan)
     for path in sorted((index_dir / VERSIONS).glob(f"*/{MANIFEST}"), reverse=True):
         try:
             manifest = read_manifest(path)
             if manifest.plan_sha256 == digest:
-                check_files(path.parent, manifest)
+                (check_files if hashed else check_sizes)(path.parent, manifest)
                 return path.parent.name
         except (IndexCorrupt, IndexTooNew) as error:
             log.warning("passed over: %s", error)
@@ -294,6 +334,10 @@ def published_version(index_dir: Path, plan: Mapping[str, Any]) -> str | None:
 def plan_sha256(plan: Mapping[str, Any]) -> str:
     """Names a plan: everything that decides the bytes of an index."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _as_json(plan: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(plan))
 
 
 def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:

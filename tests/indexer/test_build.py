@@ -87,7 +87,8 @@ def test_the_index_holds_every_passage_of_the_corpus(loaded, build, tmp_path):
     assert manifest.vector_dims == 256 == index.dims
     assert manifest.model.weights_sha256 == loaded.weights_sha256
     assert manifest.left_out_passages == ()
-    assert sorted(p.name for p in (tmp_path / "index").iterdir()) == ["CURRENT", "versions"]
+    names = sorted(p.name for p in (tmp_path / "index").iterdir())
+    assert names == [".entrance.lock", ".writers.lock", "CURRENT", "versions"]
 
 
 def test_norms_and_units_are_sound(llama, build):

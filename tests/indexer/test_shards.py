@@ -9,6 +9,7 @@ import torch
 
 from indexer.corpus import Located
 from indexer.shards import log_shards
+from indexer.units import Units
 from influence.basis import Basis, LayerBasis
 from influence.curvature import random_orthonormal
 from influence.documents import Document
@@ -53,6 +54,18 @@ def corpus(token_sequence) -> list[tuple[Located, list[Passage]]]:
     return found
 
 
+def _units(corpus, read=None) -> Units:
+    cuts = {located.document.id: passages for located, passages in corpus}
+    places = [(i, n) for i, (_, passages) in enumerate(corpus) for n in range(len(passages))]
+    return Units(
+        read or (lambda: [located for located, _ in corpus]),
+        lambda located: cuts[located.document.id],
+        places[:: SETTINGS.shard_passages],
+        size=SETTINGS.shard_passages,
+        passages=len(places),
+    )
+
+
 def _passages(corpus) -> list[Passage]:
     return [passage for _, passages in corpus for passage in passages]
 
@@ -76,7 +89,7 @@ def test_every_row_holds_the_vector_of_its_own_passage(loaded, corpus, tmp_path)
     encoder = _encoder(loaded)
     staging = Staging.open(tmp_path, {})
     done = []
-    logged = log_shards(staging, encoder, corpus, SETTINGS, done.append)
+    logged = log_shards(staging, encoder, _units(corpus), SETTINGS, done.append)
     vectors, rows, documents = _stored(staging, logged.shards)
     passages = _passages(corpus)
     assert [s.rows for s in logged.shards] == [8] * (len(passages) // 8) + [len(passages) % 8]
@@ -100,7 +113,7 @@ def test_every_row_holds_the_vector_of_its_own_passage(loaded, corpus, tmp_path)
 
 def test_padding_is_measured(loaded, corpus, tmp_path):
     logged = log_shards(
-        Staging.open(tmp_path, {}), _encoder(loaded), corpus, SETTINGS, lambda _: None
+        Staging.open(tmp_path, {}), _encoder(loaded), _units(corpus), SETTINGS, lambda _: None
     )
     assert 0 <= logged.padding_share < 0.05
 
@@ -108,13 +121,13 @@ def test_padding_is_measured(loaded, corpus, tmp_path):
 def test_finished_shards_are_not_computed_again(loaded, corpus, tmp_path):
     encoder = _encoder(loaded)
     staging = Staging.open(tmp_path, {})
-    first = log_shards(staging, encoder, corpus, SETTINGS, lambda _: None)
+    first = log_shards(staging, encoder, _units(corpus), SETTINGS, lambda _: None)
     before = {p: p.stat().st_mtime_ns for p in staging.directory.rglob("*") if p.is_file()}
     (staging.directory / "shards/00001.json").unlink()
     calls = []
     hook = loaded.model.base_model.register_forward_hook(lambda *_: calls.append(1))
     done = []
-    again = log_shards(staging, encoder, corpus, SETTINGS, done.append)
+    again = log_shards(staging, encoder, _units(corpus), SETTINGS, done.append)
     hook.remove()
     assert again == first
     assert 1 <= len(calls) <= 8  # the batches of one shard
@@ -142,7 +155,7 @@ def test_a_passage_without_a_usable_gradient_is_left_out_and_named(
 ):
     encoder = _encoder(_spoilt(new_llama, as_loaded, tokenizer))
     clean = log_shards(
-        Staging.open(tmp_path / "clean", {}), encoder, corpus, SETTINGS, lambda _: None
+        Staging.open(tmp_path / "clean", {}), encoder, _units(corpus), SETTINGS, lambda _: None
     )
     spoilt = []
     bad = {"d1#1", "d5#0", "d9#2"}
@@ -158,7 +171,7 @@ def test_a_passage_without_a_usable_gradient_is_left_out_and_named(
         spoilt.append((located, changed))
     staging = Staging.open(tmp_path / "spoilt", {})
     with caplog.at_level(logging.WARNING):
-        logged = log_shards(staging, encoder, spoilt, SETTINGS, lambda _: None)
+        logged = log_shards(staging, encoder, _units(spoilt), SETTINGS, lambda _: None)
     assert sorted(logged.left_out) == [
         "d1#1: its gradient is not finite",
         "d2#0: its gradient is zero",
@@ -187,7 +200,7 @@ def test_a_shard_in_which_nothing_is_usable_is_empty_and_readable(
         for located, found in corpus
     ]
     staging = Staging.open(tmp_path, {})
-    logged = log_shards(staging, encoder, spoilt, SETTINGS, lambda _: None)
+    logged = log_shards(staging, encoder, _units(spoilt), SETTINGS, lambda _: None)
     assert [s.rows for s in logged.shards][1] == 0
     assert _stored(staging, logged.shards)[0].shape == (len(passages) - 8, 64)
 
@@ -195,7 +208,9 @@ def test_a_shard_in_which_nothing_is_usable_is_empty_and_readable(
 def test_a_batch_that_does_not_fit_gives_the_same_vectors(loaded, corpus, tmp_path):
     encoder = _encoder(loaded)
     whole = Staging.open(tmp_path / "whole", {})
-    want = _stored(whole, log_shards(whole, encoder, corpus, SETTINGS, lambda _: None).shards)
+    want = _stored(
+        whole, log_shards(whole, encoder, _units(corpus), SETTINGS, lambda _: None).shards
+    )
     refused = []
 
     class Small(GradientEncoder):
@@ -209,7 +224,9 @@ def test_a_batch_that_does_not_fit_gives_the_same_vectors(loaded, corpus, tmp_pa
 
     halved = Staging.open(tmp_path / "halved", {})
     small = Small(loaded, encoder.basis)
-    got = _stored(halved, log_shards(halved, small, corpus, SETTINGS, lambda _: None).shards)
+    got = _stored(
+        halved, log_shards(halved, small, _units(corpus), SETTINGS, lambda _: None).shards
+    )
     assert refused
     scale = np.abs(want[0]).max(axis=1, keepdims=True)
     assert (np.abs(got[0] - want[0]) < 2**-10 * scale).all()
@@ -221,12 +238,12 @@ def test_an_error_while_logging_leaves_only_whole_shards(loaded, corpus, tmp_pat
     staging = Staging.open(tmp_path, {})
 
     def breaking():
-        for i, item in enumerate(corpus):
+        for i, (item, _) in enumerate(corpus):
             if i == 11:
                 raise KeyError("the corpus breaks off")
             yield item
 
     with pytest.raises(KeyError):
-        log_shards(staging, encoder, breaking(), SETTINGS, lambda _: None)
+        log_shards(staging, encoder, _units(corpus, breaking), SETTINGS, lambda _: None)
     assert staging.shard_rows(0) == 8
     assert not any(name.endswith(".tmp") for name in map(str, Path(tmp_path).rglob("*")))

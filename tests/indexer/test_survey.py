@@ -33,7 +33,13 @@ def build_tokenizer(*, bos=True, template=None):
 
 
 TOKENIZER = build_tokenizer()
-OPTIONS = {"max_length": 4, "fit_passages": 5, "seed": 0, "reporter": Silence()}
+OPTIONS = {
+    "max_length": 4,
+    "fit_passages": 5,
+    "shard_passages": 16,
+    "seed": 0,
+    "reporter": Silence(),
+}
 
 
 def survey(path, tokenizer=TOKENIZER, **options):

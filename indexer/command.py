@@ -1,6 +1,7 @@
-"""`whence index`: a corpus and a model in, an index folder out."""
+"""The options of `whence index` and of `python -m indexer`: a corpus and a model in, an index out."""
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +100,14 @@ def index(
         bool, typer.Option("--restart", help="Throw an unfinished build away first.")
     ] = False,
 ) -> None:
-    """Build an index of CORPUS, or continue a build that was interrupted."""
+    """Build an index of CORPUS, or continue a build that was interrupted.
+
+    Started by torchrun or in SLURM, the processes build one index together; all of them must see
+    the corpus and the folder of the index.
+    """
+    from indexer.crew import Crew
+
+    crew = Crew.from_environment(os.environ)
     settings = _settings(
         rank=rank if rank == "auto" else int(rank),
         rank_budget=rank_budget,
@@ -123,14 +131,16 @@ def index(
 
     version = build_index(
         corpus,
-        load_model(model, device=device, dtype=dtype),
+        load_model(model, device=crew.device(device), dtype=dtype),
         out,
         settings,
-        reporter=Reporter(),
+        reporter=Reporter(name=crew.name),
         skip_bad_records=skip_bad_records,
         restart=restart,
+        crew=crew,
     )
-    typer.echo(version)
+    if crew.rank == 0:
+        typer.echo(version)
 
 
 def _number(value: str) -> float | str:
