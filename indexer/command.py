@@ -1,4 +1,4 @@
-"""The options of `whence index` and of `python -m indexer`: a corpus and a model in, an index out."""
+"""The options of `whence index` and `python -m indexer`: corpus and model in, an index out."""
 
 import math
 import os
