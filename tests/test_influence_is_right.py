@@ -378,7 +378,16 @@ def planted(tmp_path_factory, new_llama, new_tokenizer, as_loaded):
         str(folder / "facts.jsonl"),
         loaded,
         folder / "index",
-        IndexSettings(rank=32, dims=2048, max_length=64, shard_passages=64),
+        # A model that knows its documents by heart leaves small gradients where the facts stand and
+        # large ones at names that nothing foretells; low dampings tell the two apart.
+        IndexSettings(
+            rank=64,
+            dims=4096,
+            damping=0.01,
+            joint_damping=0.1,
+            max_length=64,
+            shard_passages=64,
+        ),
         reporter=Silence(),
     )
     engine = Engine(IndexReader.open(folder / "index"), loaded, search_memory_bytes=2**30)
