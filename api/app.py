@@ -19,6 +19,7 @@ from service.keys import KeyRing
 from service.rates import SlidingWindow
 
 MAX_BODY_BYTES = 5_000_000
+REQUEST_TIMEOUT_S = 60.0
 
 
 def create_app(
@@ -26,6 +27,7 @@ def create_app(
     *,
     keys: KeyRing | None = None,
     local_only: bool = False,
+    request_timeout_s: float = REQUEST_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> FastAPI:
     """Build the application.
@@ -35,6 +37,7 @@ def create_app(
             background: `/livez` answers at once, `/readyz` when it is warm.
         keys: Who may ask; None: everybody, for everything.
         local_only: Answer only under a name of this machine, since there are no keys.
+        request_timeout_s: After which an attribution is given up; a caller may ask for less.
         max_body_bytes: Largest request body.
     """
 
@@ -54,6 +57,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.attributor = attributor
+    app.state.request_timeout_s = request_timeout_s
     add_error_handlers(app)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
     app.add_middleware(Authentication, keys=keys, rates=SlidingWindow(), local_only=local_only)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.access import Access, Seen
@@ -44,5 +44,24 @@ def _seen(attributor: PublicAttributorDep, access: ReaderDep) -> Seen:
     return Seen(attributor, access)
 
 
+def _timeout_s(
+    request: Request,
+    x_request_timeout_ms: Annotated[
+        int | None,
+        Header(
+            ge=1,
+            description=(
+                "Give up after so many milliseconds, with 504; never later than the server's own "
+                "WHENCE_REQUEST_TIMEOUT_S."
+            ),
+            examples=[20_000],
+        ),
+    ] = None,
+) -> float:
+    longest: float = request.app.state.request_timeout_s
+    return longest if x_request_timeout_ms is None else min(x_request_timeout_ms / 1e3, longest)
+
+
 AttributorDep = Annotated[Seen, Depends(_seen)]
 RequestIdDep = Annotated[str, Depends(_request_id)]
+TimeoutDep = Annotated[float, Depends(_timeout_s)]

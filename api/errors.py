@@ -8,10 +8,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from api.problems import MEDIA_TYPE, problem
+from api.problems import MEDIA_TYPE, document, problem
 from influence.errors import (
     AttributionError,
+    DeadlineExceeded,
     Forbidden,
     IndexUnavailable,
     InvalidInput,
@@ -38,6 +40,7 @@ STATUS: dict[type[Exception], int] = {
     Overloaded: 429,
     RateLimited: 429,
     KeysUnavailable: 503,
+    DeadlineExceeded: 504,
     NotReady: 503,
     ModelUnavailable: 503,
     IndexUnavailable: 503,
@@ -47,6 +50,7 @@ STATUS: dict[type[Exception], int] = {
 }
 
 _CHALLENGE = 'Bearer realm="whence"'  # RFC 6750
+_CLIENT_CLOSED_REQUEST = 499  # no standard, but what proxies call it
 _SHOWN_ERRORS = 5  # of a request that breaks many rules
 _SHOWN_NAME = 80  # characters of a field's name, which the caller may have made up
 
@@ -61,6 +65,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(AttributionError, _attribution_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -71,6 +76,15 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": HTTPStatus(status).phrase, "content": content}
         for status in statuses
     }
+
+
+def problem_of(error: AttributionError, request_id: str) -> Problem:
+    """An error as a document inside an answer, where one of several requests has failed."""
+    return document(status_of(error), str(error), kind=type(error).__name__, request_id=request_id)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)  # which nobody reads
 
 
 def error_response(request: Request, error: AttributionError) -> Response:

@@ -31,17 +31,22 @@ def problem(
         kind: Name of the failure, such as ``QueryTooLong``; the status itself when None.
         headers: Further headers.
     """
+    body = document(status, detail, kind=kind, request_id=request.state.request_id)
+    # ASCII, since a caller's text may hold half a surrogate pair, which no UTF-8 can carry.
+    content = json.dumps(body.model_dump()).encode("ascii")
+    return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def document(status: int, detail: str, *, kind: str | None, request_id: str) -> Problem:
+    """The document itself; arguments as of `problem`."""
     title = HTTPStatus(status).phrase if kind is None else _words(kind)
-    body = Problem(
+    return Problem(
         type="about:blank" if kind is None else f"urn:whence:problem:{_words(kind, '-').lower()}",
         title=title,
         status=status,
         detail=detail if len(detail) <= _MAX_DETAIL else f"{detail[:_MAX_DETAIL]}…",
-        request_id=request.state.request_id,
+        request_id=request_id,
     )
-    # ASCII, since a caller's text may hold half a surrogate pair, which no UTF-8 can carry.
-    content = json.dumps(body.model_dump()).encode("ascii")
-    return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def _words(kind: str, between: str = " ") -> str:

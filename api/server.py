@@ -84,11 +84,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | None) -> None:
-    attributor = LocalAttributor(lambda: _load(settings), queue_size=settings.queue_size)
+    attributor = LocalAttributor(
+        lambda: _load(settings),
+        queue_size=settings.queue_size,
+        batch_tokens=settings.batch_tokens,
+        batch_wait_s=settings.batch_wait_ms / 1e3,
+    )
     app = create_app(
         attributor,
         keys=keys,
         local_only=settings.no_auth,
+        request_timeout_s=settings.request_timeout_s,
         max_body_bytes=settings.max_body_bytes,
     )
     server = uvicorn.Server(
@@ -125,4 +131,5 @@ def _load(settings: Settings) -> "Engine":
         device=settings.device,
         dtype=settings.dtype,
         search_memory_bytes=settings.search_memory_bytes,
+        max_query_tokens=settings.max_query_tokens,
     )

@@ -14,7 +14,8 @@
     ├── ServiceUnavailable      the service cannot answer now
     │   ├── NotReady            it is loading, or shutting down
     │   ├── Overloaded          too many requests are waiting
-    │   └── RateLimited         a key has asked more often than it may
+    │   ├── RateLimited         a key has asked more often than it may
+    │   └── DeadlineExceeded    the answer took longer than the caller would wait
     ├── Unauthenticated         no API key, or one that is not valid
     ├── Forbidden               the key may not do this
     ├── KeysUnavailable         the file of API keys cannot be read
@@ -131,6 +132,16 @@ class Forbidden(AttributionError):
 
 class KeysUnavailable(AttributionError):
     """The file of API keys cannot be read."""
+
+
+class DeadlineExceeded(ServiceUnavailable):
+    """The answer took longer than the caller would wait."""
+
+    def __init__(self, *, timeout_s: float) -> None:
+        super().__init__(
+            f"The answer took longer than {timeout_s:g} seconds and was given up. Ask again when "
+            "the server is less busy, ask for less, or send a longer X-Request-Timeout-Ms."
+        )
 
 
 class AddressUnavailable(AttributionError):

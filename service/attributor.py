@@ -8,8 +8,24 @@ from typing import Protocol
 from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
 
 
-class Attributor(Protocol):
-    """Answers requests; every method may raise an `influence.errors.AttributionError`."""
+class Attributes(Protocol):
+    """Answers requests."""
+
+    async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
+        """Rank the passages that most influenced a response.
+
+        Cancelling the call drops the request; where it still waits, it never reaches the model.
+
+        Raises:
+            InvalidInput: The request cannot be attributed, or is too long for the model.
+            Overloaded: Too many requests are waiting.
+            NotReady: Loading or draining.
+        """
+        ...
+
+
+class Attributor(Attributes, Protocol):
+    """Also loads and closes; every method may raise an `influence.errors.AttributionError`."""
 
     @property
     def ready(self) -> bool:
@@ -26,16 +42,6 @@ class Attributor(Protocol):
 
     async def check_ready(self) -> None:
         """Return if `ready`, else raise why not: NotReady, or the error that ended loading."""
-        ...
-
-    async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
-        """Rank the passages that most influenced a response.
-
-        Raises:
-            InvalidInput: The request cannot be attributed, or is too long for the model.
-            Overloaded: Too many requests are waiting.
-            NotReady: Loading or draining.
-        """
         ...
 
     async def document(self, document_id: str) -> DocumentResult:

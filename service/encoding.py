@@ -1,8 +1,10 @@
 """From a request to the vector that meets the index.
 
 Two steps, so that several requests can share one pass of the model: `query_of` reads a request by
-itself and says what is wrong with it, `checked` looks at what the model made of one.
+itself and says what is wrong with it, `encode_each` takes those that are right through the model.
 """
+
+from collections.abc import Sequence
 
 import torch
 
@@ -13,47 +15,54 @@ from influence.model import LoadedModel
 from service.schemas import AttributeRequest
 
 
-def query_of(request: AttributeRequest, loaded: LoadedModel) -> Query:
+def query_of(request: AttributeRequest, loaded: LoadedModel, *, max_tokens: int) -> Query:
     """What a request asks to be explained, in tokens.
+
+    Args:
+        request: The request.
+        loaded: The model.
+        max_tokens: Most tokens of a sequence, besides what the model reads.
 
     Raises:
         InvalidInput: It cannot be attributed (`Query.of`).
-        QueryTooLong: It is longer than the model reads.
+        QueryTooLong: It is too long.
     """
     return Query.of(
         request.prompt,
         request.response,
         loaded.tokenizer,
-        max_length=loaded.context_length,
+        max_length=min(max_tokens, loaded.context_length),
         measurement=request.measurement,
         span=(request.span.start, request.span.end) if request.span else None,
         alternative=request.alternative,
     )
 
 
-def encode_request(encoder: GradientEncoder, query: Query) -> EncodedQuery:
-    """One query, in one pass of the model.
+def encode_each(
+    encoder: GradientEncoder, queries: Sequence[Query]
+) -> "list[EncodedQuery | Exception]":
+    """Queries in one pass of the model; each is encoded, or has an error of its own.
 
-    Raises:
-        NumericalError: Its gradient is zero or not finite.
+    A pass that fails as a whole, for want of memory or because of one query, is taken again query
+    by query, so that the others have their vectors.
     """
-    (encoded,) = encode_queries(encoder, [query])
-    return checked(encoded)
+    try:
+        encoded = encode_queries(encoder, queries)
+    except Exception as error:  # noqa: BLE001 - it is returned, as that of the query alone
+        if len(queries) == 1:
+            return [error]
+        return [one for query in queries for one in encode_each(encoder, [query])]
+    return [_checked(one) for one in encoded]
 
 
-def checked(encoded: EncodedQuery) -> EncodedQuery:
-    """The same, if it has a direction.
-
-    Raises:
-        NumericalError: Its gradient is zero or not finite.
-    """
+def _checked(encoded: EncodedQuery) -> EncodedQuery | NumericalError:
     if not (torch.isfinite(encoded.vector).all() and torch.isfinite(encoded.losses).all()):
-        raise NumericalError(
+        return NumericalError(
             "The gradient of this answer is not finite, so it cannot be attributed. Serve the "
             "model with --dtype float32."
         )
     if not encoded.vector.any():
-        raise NumericalError(
+        return NumericalError(
             f"The gradient of this answer is zero (its loss is {float(encoded.losses[0])} nats): "
             "no document could have made it more likely. Explain a longer span of the response."
         )

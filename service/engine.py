@@ -1,10 +1,13 @@
 """From a prompt and a response to the passages behind it: model, index, search, confidence.
 
-An engine is synchronous and has no state that a request changes: the same request gives the same
-answer, to the bit, however often and after whatever else it is asked (timings aside).
+An engine is synchronous and has no state that a request changes: the same request asked alone gives
+the same answer, to the bit, however often and after whatever else it is asked (timings aside).
+Asked together with others it goes through matrix products of other shapes, whose sums are rounded
+in another order; its vector then differs by the rounding of float32 and by nothing else.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +17,13 @@ import numpy as np
 from influence.basis import load_basis
 from influence.encoder import GradientEncoder
 from influence.errors import IndexMismatch, IndexUnavailable
+from influence.measurement import EncodedQuery, Query
 from influence.model import LoadedModel, load_model
 from influence.noise import spread_of
 from influence.store import IndexReader
+from service.batching import Size
 from service.confidence import STANDS_OUT, confidence
-from service.encoding import encode_request, query_of
+from service.encoding import encode_each, query_of
 from service.explanation import explain_rows
 from service.owners import owner_shares
 from service.ranking import top_rows
@@ -48,6 +53,7 @@ class Engine:
         reader: The index.
         loaded: The model that it was built from.
         search_memory_bytes: Most memory for the vectors.
+        max_query_tokens: Most tokens of a query; as many as the model reads when None.
 
     Raises:
         IndexMismatch: The index was built from another model or tokenizer.
@@ -55,7 +61,12 @@ class Engine:
     """
 
     def __init__(
-        self, reader: IndexReader, loaded: LoadedModel, *, search_memory_bytes: int
+        self,
+        reader: IndexReader,
+        loaded: LoadedModel,
+        *,
+        search_memory_bytes: int,
+        max_query_tokens: int | None = None,
     ) -> None:
         _check_they_belong_together(reader, loaded)
         if len(reader) == 0:
@@ -64,6 +75,7 @@ class Engine:
             )
         self.reader = reader
         self.loaded = loaded
+        self.max_query_tokens = max_query_tokens or loaded.context_length
         manifest = reader.manifest
         basis = load_basis(
             reader.basis_path,
@@ -88,6 +100,7 @@ class Engine:
         device: str = "auto",
         dtype: str = "auto",
         search_memory_bytes: int = 8 * 2**30,
+        max_query_tokens: int | None = None,
     ) -> "Engine":
         """Open an index, load its model, and answer a first question to warm both up.
 
@@ -97,6 +110,7 @@ class Engine:
             device: ``auto``, ``cpu``, ``cuda`` …
             dtype: ``float32`` or ``bfloat16``; ``auto`` is that of the index.
             search_memory_bytes: Most memory for the vectors.
+            max_query_tokens: Most tokens of a query; as many as the model reads when None.
 
         Raises:
             IndexUnavailable: There is no usable index; see its subclasses.
@@ -109,9 +123,29 @@ class Engine:
             device=device,
             dtype=identity.dtype if dtype == "auto" else dtype,
         )
-        engine = cls(reader, loaded, search_memory_bytes=search_memory_bytes)
+        engine = cls(
+            reader,
+            loaded,
+            search_memory_bytes=search_memory_bytes,
+            max_query_tokens=max_query_tokens,
+        )
         engine.attribute(_WARM_UP, request_id="warm-up")
         return engine
+
+    def read(self, request: AttributeRequest, *, request_id: str) -> "Asked":
+        """A request in tokens, ready for a batch; needs the tokenizer and not the model.
+
+        Raises:
+            InvalidInput: The request cannot be attributed.
+            QueryTooLong: It is too long for the model, or for this service.
+        """
+        query = query_of(request, self.loaded, max_tokens=self.max_query_tokens)
+        rows = len(query.sequences)
+        longest = max(len(sequence) for sequence in query.sequences)
+        if request.explain:  # the hits go through the model as well
+            rows += request.top_k * (2 if request.opponents else 1)
+            longest = max(longest, self.reader.manifest.settings.max_length)
+        return Asked(request, request_id, query, Size(rows, longest))
 
     def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
         """Rank the passages that most influenced a response.
@@ -120,26 +154,65 @@ class Engine:
             InvalidInput: The request cannot be attributed, or is too long for the model.
             NumericalError: Its gradient is zero or not finite.
         """
-        begun = time.perf_counter()
-        asked = query_of(request, self.loaded)
-        encoded = encode_request(self.encoder, asked)
-        query = encoded.vector.cpu().numpy()
-        after_gradient = time.perf_counter()
+        (answer,) = self.attribute_many([self.read(request, request_id=request_id)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-        ranked = self._rank(query, request)
-        owners = owner_shares(query, self.reader.owners)
+    def attribute_many(self, asked: "Sequence[Asked]") -> list[AttributeResult | Exception]:
+        """Answer requests together: one pass of the model, one product with the index.
+
+        Returns:
+            For each request its answer, or the error that is its own.
+        """
+        begun = time.perf_counter()
+        encoded = encode_each(self.encoder, [one.query for one in asked])
+        with_gradient = time.perf_counter()
+        found = [one for one in encoded if not isinstance(one, Exception)]
+        units = [_unit(one.vector.cpu().numpy()) for one in found]
+        cosines = iter(self.search.scores_of_many(np.stack(units)) if units else ())
         searched = time.perf_counter()
+        spent = Timings(
+            queue=0.0,
+            gradient=1e3 * (with_gradient - begun),
+            search=1e3 * (searched - with_gradient),
+            fetch=0.0,
+        )
+        return [
+            one if isinstance(one, Exception) else self._answer(request, one, next(cosines), spent)
+            for request, one in zip(asked, encoded, strict=True)
+        ]
+
+    def _answer(
+        self, asked: "Asked", encoded: EncodedQuery, cosines: np.ndarray, spent: Timings
+    ) -> AttributeResult | Exception:
+        try:
+            return self._found(asked, encoded, cosines, spent)
+        except Exception as error:  # noqa: BLE001 - the others of the batch get their answers
+            return error
+
+    def _found(
+        self, asked: "Asked", encoded: EncodedQuery, cosines: np.ndarray, spent: Timings
+    ) -> AttributeResult:
+        begun = time.perf_counter()
+        request = asked.request
+        query = encoded.vector.cpu().numpy()
+        ranked = self._rank(query, cosines, request)
+        owners = owner_shares(query, self.reader.owners)
+        ranked_at = time.perf_counter()
         explained = None
         if request.explain:
             rows = [hit[0] for hit in (*ranked.proponents, *ranked.opponents)]
-            explained = explain_rows(self.encoder, self.reader, self.texts, asked, encoded, rows)
-        after_explanation = time.perf_counter()
+            explained = explain_rows(
+                self.encoder, self.reader, self.texts, asked.query, encoded, rows
+            )
+        explained_at = time.perf_counter()
         proponents = self.texts.hits(ranked.proponents, explained)
         opponents = self.texts.hits(ranked.opponents, explained)
         fetched = time.perf_counter()
         nothing = NOTHING_STANDS_OUT_IN_FILTER if request.filter else NOTHING_STANDS_OUT
         return AttributeResult(
-            request_id=request_id,
+            request_id=asked.request_id,
             model=self._model_name,
             index=self._reference,
             query=QueryFacts(
@@ -154,11 +227,11 @@ class Engine:
             opponents=opponents,
             owners=owners,
             timings_ms=Timings(
-                queue=0.0,
-                gradient=1e3 * (after_gradient - begun),
-                search=1e3 * (searched - after_gradient),
-                fetch=1e3 * (fetched - after_explanation),
-                explain=1e3 * (after_explanation - searched) if request.explain else 0.0,
+                queue=spent.queue,
+                gradient=spent.gradient,
+                search=spent.search + 1e3 * (ranked_at - begun),
+                fetch=1e3 * (fetched - explained_at),
+                explain=1e3 * (explained_at - ranked_at) if request.explain else 0.0,
             ),
             cached=False,
         )
@@ -178,7 +251,7 @@ class Engine:
             version=version("whence"),
             model=self._model_name,
             dtype=self.loaded.dtype,
-            context_length=self.loaded.context_length,
+            context_length=min(self.loaded.context_length, self.max_query_tokens),
             index=IndexFacts(
                 **self._reference.model_dump(),
                 documents=manifest.corpus.documents,
@@ -194,9 +267,8 @@ class Engine:
         """End the threads of the search."""
         self.search.close()
 
-    def _rank(self, query: np.ndarray, request: AttributeRequest) -> "_Ranked":
-        norm = float(np.linalg.norm(query.astype(np.float64)))
-        cosines = self.search.scores(query / np.float32(norm))
+    def _rank(self, query: np.ndarray, cosines: np.ndarray, request: AttributeRequest) -> "_Ranked":
+        norm = _norm(query)
         influences = cosines * self.reader.norms * np.float32(norm)
         scores = cosines if request.ranking == "relative" else influences
         eligible = self._eligible(request.filter)
@@ -226,10 +298,28 @@ class Engine:
         return self.reader.rows_where(owners=wanted.owners, sources=wanted.sources)
 
 
+def _norm(query: np.ndarray) -> float:
+    return float(np.linalg.norm(query.astype(np.float64)))
+
+
+def _unit(query: np.ndarray) -> np.ndarray:
+    return query / np.float32(_norm(query))
+
+
 def _shown_name(model: str) -> str:
     """A model's name for people elsewhere: folders of this machine are nothing to them."""
     path = Path(model)
     return path.name if path.is_absolute() or path.is_dir() else model
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with its tokens, and what it asks of the model."""
+
+    request: AttributeRequest
+    request_id: str
+    query: Query
+    size: Size
 
 
 @dataclass(frozen=True)

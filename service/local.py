@@ -1,59 +1,84 @@
-"""The engine in this process: one worker thread, off the event loop, behind a bounded queue.
+"""The engine in this process: tokens in one thread, the model in another, batches between them.
 
-The model computes one query at a time, so one thread is as fast as many, and answers do not depend
-on what else is being asked. Importing this module loads neither torch nor faiss: the function that
-loads the engine does, in the worker.
+The model computes one batch at a time; what comes meanwhile waits in a bounded queue
+(`service.batching`) and goes together. Cancelling a call takes its request out of the queue, so
+work that nobody waits for never reaches the model. Importing this module loads neither torch nor
+faiss: the function that loads the engine does, in the model's thread.
 """
 
 import asyncio
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from influence.errors import AttributionError, NotReady, Overloaded
+from service.batching import Batcher
 from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
 
 if TYPE_CHECKING:
-    from service.engine import Engine
+    from service.engine import Asked, Engine
 
 log = logging.getLogger(__name__)
 
-_MEMORY_OF_RATE = 0.2  # weight of the newest request in the mean duration
 _LOADING_RETRY_S = 5
 
 
 class LocalAttributor:
-    """Runs an engine in a thread (`service.attributor.Attributor`).
+    """Runs an engine in threads (`service.attributor.Attributor`).
 
     Args:
-        load: Makes the engine, warm; called once, in the worker thread.
-        queue_size: Requests that may wait besides the one that is computed.
+        load: Makes the engine, warm; called once, in the model's thread.
+        queue_size: Requests that may wait besides those that are computed.
+        batch_tokens: Most tokens of a batch, padding included.
+        batch_wait_s: How long a request waits for company while the model is idle.
     """
 
-    def __init__(self, load: "Callable[[], Engine]", *, queue_size: int) -> None:
+    def __init__(
+        self,
+        load: "Callable[[], Engine]",
+        *,
+        queue_size: int = 64,
+        batch_tokens: int = 2048,
+        batch_wait_s: float = 0.002,
+    ) -> None:
         self._load = load
         self._queue_size = queue_size
-        self._places = threading.BoundedSemaphore(queue_size + 1)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        # One thread for each, since neither a tokenizer nor a Parquet reader is for two at once.
+        self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="documents")
+        self._batcher: Batcher[_Accepted, AttributeResult] = Batcher(
+            self._compute, batch_tokens=batch_tokens, max_wait_s=batch_wait_s
+        )
+        self._serving: asyncio.Task[None] | None = None
         self._engine: Engine | None = None
         self._failure: AttributionError | None = None
         self._loaded = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._accepted = 0
+        self._in_tokenizer = 0
         self._closing = False
-        self._mean_s = 1.0
 
     @property
     def ready(self) -> bool:
         """Loaded, warm and not draining."""
         return self._engine is not None and not self._closing
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the model."""
+        return self._in_tokenizer + len(self._batcher)
+
     async def start(self) -> None:
         """Begin to load; returns at once."""
-        loading = asyncio.get_running_loop().run_in_executor(self._worker, self._load)
+        self._serving = asyncio.create_task(self._batcher.run())
+        loading = asyncio.get_running_loop().run_in_executor(self._model, self._load)
         loading.add_done_callback(self._on_loaded)
 
     def _on_loaded(self, loading: "asyncio.Future[Engine]") -> None:
@@ -84,8 +109,12 @@ class LocalAttributor:
     async def close(self) -> None:
         """Refuse new requests, finish those accepted, end the threads."""
         self._closing = True
-        await asyncio.to_thread(self._worker.shutdown, wait=True)
-        await asyncio.to_thread(self._reader.shutdown, wait=True)
+        await self._idle.wait()
+        self._batcher.close()
+        if self._serving is not None:
+            await self._serving
+        for threads in (self._model, self._tokenizer, self._reader):
+            await asyncio.to_thread(threads.shutdown, wait=True)
         if self._engine is not None:
             self._engine.close()
 
@@ -107,32 +136,52 @@ class LocalAttributor:
         return self._engine
 
     async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
-        """Attribute in the worker thread; see `service.attributor.Attributor`."""
+        """Attribute in a batch; see `service.attributor.Attributor`."""
         engine = self._ready_engine()
-        if not self._places.acquire(blocking=False):
-            raise Overloaded(waiting=self._queue_size, retry_after_s=self._seconds_for_queue())
-        accepted = time.perf_counter()
+        with self._place():
+            accepted_at = time.perf_counter()
+            self._in_tokenizer += 1
+            try:
+                loop = asyncio.get_running_loop()
+                asked = await loop.run_in_executor(
+                    self._tokenizer, lambda: engine.read(request, request_id=request_id)
+                )
+            finally:
+                self._in_tokenizer -= 1
+            return await self._batcher.submit(_Accepted(asked, accepted_at), asked.size)
 
-        def work() -> AttributeResult:
-            begun = time.perf_counter()
-            result = engine.attribute(request, request_id=request_id)
-            self._mean_s += _MEMORY_OF_RATE * (time.perf_counter() - begun - self._mean_s)
-            waited = result.timings_ms.model_copy(update={"queue": 1e3 * (begun - accepted)})
-            return result.model_copy(update={"timings_ms": waited})
-
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        free = self.waiting == 0 and not self._batcher.busy
+        if self.waiting >= self._queue_size and not free:
+            raise Overloaded(waiting=self.waiting, retry_after_s=self._seconds_for_queue())
+        self._accepted += 1
+        self._idle.clear()
         try:
-            future = self._worker.submit(work)
-        except RuntimeError as error:  # closed between the check and here
-            self._places.release()
-            raise NotReady("The server is shutting down. Ask another one.") from error
-        future.add_done_callback(self._leave)
-        return await asyncio.wrap_future(future)
-
-    def _leave(self, _done: "Future[AttributeResult]") -> None:
-        self._places.release()
+            yield
+        finally:
+            self._accepted -= 1
+            if self._accepted == 0:
+                self._idle.set()
 
     def _seconds_for_queue(self) -> int:
-        return max(1, math.ceil(self._mean_s * (self._queue_size + 1)))
+        return max(1, math.ceil(self._batcher.seconds_per_request * self.waiting))
+
+    async def _compute(
+        self, batch: "Sequence[_Accepted]"
+    ) -> "Sequence[AttributeResult | Exception]":
+        return await asyncio.get_running_loop().run_in_executor(self._model, self._work, batch)
+
+    def _work(self, batch: "Sequence[_Accepted]") -> "Sequence[AttributeResult | Exception]":
+        assert self._engine is not None
+        begun = time.perf_counter()
+        answers = self._engine.attribute_many([accepted.asked for accepted in batch])
+        return [
+            answer
+            if isinstance(answer, Exception)
+            else _with_queue_time(answer, begun - accepted.at)
+            for accepted, answer in zip(batch, answers, strict=True)
+        ]
 
     async def document(self, document_id: str) -> DocumentResult:
         """A document of the index, read in a thread of its own: it need not wait for the model."""
@@ -143,3 +192,14 @@ class LocalAttributor:
     async def info(self) -> ServiceInfo:
         """What is being served."""
         return self._ready_engine().info()
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    asked: "Asked"
+    at: float  # of time.perf_counter
+
+
+def _with_queue_time(result: AttributeResult, waited_s: float) -> AttributeResult:
+    timings = result.timings_ms.model_copy(update={"queue": 1e3 * waited_s})
+    return result.model_copy(update={"timings_ms": timings})

@@ -12,6 +12,7 @@ from service.parts import HitExplanation, TokenInfluence
 
 MAX_CHARACTERS = 200_000  # of a prompt or a response
 MAX_FILTER_VALUES = 1_000
+MAX_BATCH_ITEMS = 32
 
 NOTHING_STANDS_OUT = (
     "No indexed document stands out for this answer; it most likely comes from data outside this "
@@ -348,3 +349,32 @@ class Problem(BaseModel):
         examples=["top_k: input should be less than or equal to 100."],
     )
     request_id: str = Field(description="Also in X-Request-Id.", examples=["9f8c2a"])
+
+
+class BatchRequest(_Schema):
+    """Several responses to explain."""
+
+    requests: tuple[AttributeRequest, ...] = Field(
+        min_length=1,
+        max_length=MAX_BATCH_ITEMS,
+        description="Each as `POST /attribute` takes it, and within the same limits.",
+    )
+
+
+class BatchItem(_Schema):
+    """What became of one of them: an answer or a problem."""
+
+    result: AttributeResult | None = Field(
+        default=None, description="The answer, as of `POST /attribute`; null where it failed."
+    )
+    problem: Problem | None = Field(default=None, description="Why it failed; null: it did not.")
+
+
+class BatchResult(_Schema):
+    """What became of each, in the order of the requests."""
+
+    request_id: str = Field(
+        description="Also in X-Request-Id; that of an item has its number behind it.",
+        examples=["9f8c2a"],
+    )
+    items: tuple[BatchItem, ...] = Field(description="One for each request.")

@@ -25,6 +25,7 @@ Precision = Literal["float32", "float16"]
 
 _PARTS_PER_THREAD = 4  # so that a thread that was held up is not waited for
 _MAX_PART_ROWS = 4096  # the scores of a part are kept in cache
+_BLOCK_ROWS = 512  # as float32 in the product of many queries
 
 
 def available_threads() -> int:
@@ -102,6 +103,29 @@ class ExactSearch:
         list(self._pool.map(scan, range(len(self._parts))))
         return out
 
+    def scores_of_many(self, queries: np.ndarray) -> np.ndarray:
+        """Cosines of unit vectors ``[Q, D]`` with every row, ``[Q, N]`` float32, as one product.
+
+        The rows are read once for all queries. A single query takes the way of `scores`.
+
+        Raises:
+            ValueError: The queries have another length.
+        """
+        if len(queries) == 1:
+            return self.scores(queries[0])[None]
+        if queries.shape[1:] != (self.dims,):
+            raise ValueError(
+                f"the queries have shape {queries.shape} and the rows have {self.dims} dimensions; "
+                "both must come from the same basis."
+            )
+        asked = np.ascontiguousarray(queries, dtype=np.float32)
+        out = np.empty((len(queries), self.rows), dtype=np.float32)
+        for part, (first, end) in zip(self._parts, pairwise(self._first_rows), strict=True):
+            for start in range(0, end - first, _BLOCK_ROWS):
+                rows = _float32_rows(part, start, min(start + _BLOCK_ROWS, end - first))
+                out[:, first + start : first + start + len(rows)] = asked @ rows.T
+        return out
+
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
@@ -133,6 +157,15 @@ def _flat(vectors: np.ndarray, precision: Precision) -> Any:
     # Its codes are the very bytes of the store: nothing is converted, nothing is rounded.
     half.add_sa_codes(np.ascontiguousarray(vectors, dtype="<f2").view(np.uint8))
     return half
+
+
+def _float32_rows(index: Any, first: int, end: int) -> np.ndarray:
+    """Rows [first, end) of a flat index, ``[n, D]``: in place where they are float32 already."""
+    size = index.ntotal * index.d
+    if isinstance(index, faiss.IndexFlatIP):
+        return faiss.rev_swig_ptr(index.get_xb(), size).reshape(-1, index.d)[first:end]
+    codes = faiss.rev_swig_ptr(index.codes.data(), 2 * size)
+    return codes.view("<f2").reshape(-1, index.d)[first:end].astype(np.float32)
 
 
 def _write_scores(index: Any, query: np.ndarray, out: np.ndarray) -> None:

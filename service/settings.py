@@ -52,7 +52,21 @@ class Settings(BaseSettings):
         False, description="Let everybody in without a key; only on an address of this machine."
     )
     queue_size: int = Field(
-        32, ge=0, description="Attributions that may wait for the model; more are refused."
+        64, ge=0, description="Attributions that may wait for the model; more are refused."
+    )
+    batch_tokens: int = Field(
+        2048,
+        gt=0,
+        description="Most tokens of a batch, padding included; a longer query goes alone.",
+    )
+    batch_wait_ms: float = Field(
+        2.0, ge=0, description="How long a query waits for company while the model is idle."
+    )
+    max_query_tokens: int | None = Field(
+        None, gt=0, description="Most tokens of a query; by default as many as the model reads."
+    )
+    request_timeout_s: float = Field(
+        60.0, gt=0, description="After which an attribution is given up; a caller may ask for less."
     )
     max_body_bytes: int = Field(5_000_000, gt=0, description="Largest request body.")
 

@@ -1,17 +1,52 @@
-"""`POST /attribute`."""
+"""`POST /attribute` and `POST /attribute/batch`."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
-from api.dependencies import AttributorDep, RequestIdDep
-from api.errors import documented
-from service.schemas import AttributeRequest, AttributeResult
+from api.dependencies import AttributorDep, RequestIdDep, TimeoutDep
+from api.errors import documented, problem_of
+from api.patience import while_awaited
+from service.many import attribute_each
+from service.schemas import (
+    AttributeRequest,
+    AttributeResult,
+    BatchItem,
+    BatchRequest,
+    BatchResult,
+)
 
 router = APIRouter(tags=["attribution"])
 
 
-@router.post("/attribute", responses=documented(400, 401, 403, 413, 422, 429, 503))
+@router.post("/attribute", responses=documented(400, 401, 403, 413, 422, 429, 503, 504))
 async def attribute(
-    body: AttributeRequest, attributor: AttributorDep, request_id: RequestIdDep
+    body: AttributeRequest,
+    attributor: AttributorDep,
+    request_id: RequestIdDep,
+    request: Request,
+    timeout_s: TimeoutDep,
 ) -> AttributeResult:
     """Rank the training passages that most influenced a response."""
-    return await attributor.attribute(body, request_id=request_id)
+    work = attributor.attribute(body, request_id=request_id)
+    return await while_awaited(request, work, timeout_s=timeout_s)
+
+
+@router.post("/attribute/batch", responses=documented(400, 401, 403, 413, 422, 429, 503, 504))
+async def attribute_batch(
+    body: BatchRequest,
+    attributor: AttributorDep,
+    request_id: RequestIdDep,
+    request: Request,
+    timeout_s: TimeoutDep,
+) -> BatchResult:
+    """Attribute several responses; each has the limits of a single one and fails by itself."""
+    work = attribute_each(attributor, body.requests, request_id=request_id)
+    outcomes = await while_awaited(request, work, timeout_s=timeout_s)
+    return BatchResult(
+        request_id=request_id,
+        items=tuple(
+            BatchItem(result=outcome)
+            if isinstance(outcome, AttributeResult)
+            else BatchItem(problem=problem_of(outcome, f"{request_id}.{number}"))
+            for number, outcome in enumerate(outcomes)
+        ),
+    )

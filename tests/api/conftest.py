@@ -1,13 +1,17 @@
 """The API over a real engine; its tiny model and index are those of the tests of the service."""
 
 import importlib.util
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.server import listen
 from service.local import LocalAttributor
 
 _PATH = Path(__file__).resolve().parents[1] / "service" / "conftest.py"
@@ -57,3 +61,22 @@ def is_problem():
         return body
 
     return check
+
+
+@contextmanager
+def serving(app):
+    """Serve an application on a real socket, from a thread of this process; gives the port."""
+    with listen("127.0.0.1", 0) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def on_a_socket():
+    """`serving`."""
+    return serving

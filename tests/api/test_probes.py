@@ -56,11 +56,11 @@ def test_a_full_queue_is_429_with_retry_after(tiny, is_problem, until_ready):
     entered, go_on = threading.Event(), threading.Event()
 
     class HeldUp(Engine):
-        def attribute(self, request, *, request_id):
-            if request_id != "warm-up":
+        def attribute_many(self, asked):
+            if asked[0].request_id != "warm-up":
                 entered.set()
                 assert go_on.wait(20)
-            return super().attribute(request, request_id=request_id)
+            return super().attribute_many(asked)
 
     def load():
         return HeldUp.load(tiny.index_dir, tiny.model_dir, device="cpu")

@@ -23,12 +23,13 @@ class Gate:
         gate = self
 
         class HeldUp(Engine):
-            def attribute(self, request, *, request_id):
-                if request_id != "warm-up":
-                    gate.asked.append(request_id)
+            def attribute_many(self, asked):
+                ids = [one.request_id for one in asked]
+                if ids != ["warm-up"]:
+                    gate.asked += ids
                     gate.entered.set()
                     assert gate.open.wait(20)
-                return super().attribute(request, request_id=request_id)
+                return super().attribute_many(asked)
 
         self.load = lambda: HeldUp.load(tiny.index_dir, tiny.model_dir, device="cpu")
 
@@ -46,7 +47,7 @@ def run(coroutine):
 
 def test_answers_are_those_of_the_engine(tiny, engine):
     async def scenario():
-        attributor = LocalAttributor(tiny.engine, queue_size=4)
+        attributor = LocalAttributor(tiny.engine, queue_size=5, batch_tokens=1)
         await attributor.start()
         await attributor.wait_loaded()
         found = await asyncio.gather(
@@ -126,9 +127,11 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(gate):
         attributor = LocalAttributor(gate.load, queue_size=2)
         await attributor.start()
         await attributor.wait_loaded()
-        accepted = [
+        accepted = [asyncio.create_task(attributor.attribute(REQUEST, request_id="0"))]
+        await asyncio.to_thread(gate.entered.wait, 20)  # it is computed, and two may wait
+        accepted += [
             asyncio.create_task(attributor.attribute(REQUEST, request_id=str(number)))
-            for number in range(3)  # one is computed, two wait
+            for number in (1, 2)
         ]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="2 requests are waiting") as caught:
@@ -173,7 +176,7 @@ def test_a_failed_or_cancelled_request_gives_its_place_back(gate):
 
 def test_closing_finishes_what_was_accepted_and_refuses_the_rest(gate):
     async def scenario():
-        attributor = LocalAttributor(gate.load, queue_size=2)
+        attributor = LocalAttributor(gate.load, queue_size=3)
         await attributor.start()
         await attributor.wait_loaded()
         accepted = [

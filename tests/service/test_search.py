@@ -40,6 +40,20 @@ def test_scores_are_the_inner_products_of_all_rows(units, query, precision, at, 
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("count", [1, 2, 17])
+def test_scores_of_many_are_the_matrix_product(units, precision, count):
+    queries = np.random.default_rng(2).standard_normal((count, D))
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    search = ExactSearch(split(units, 1, 300), precision=precision, threads=1)
+    exact = queries.astype(np.float32).astype(np.float64) @ units.astype(np.float64).T
+    got = search.scores_of_many(queries.astype(np.float32))
+    np.testing.assert_allclose(got, exact, rtol=0, atol=D * 2.0**-24)  # as of a single query
+    with pytest.raises(ValueError, match="dimensions"):
+        search.scores_of_many(queries[:, :-1])
+    search.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_the_ranking_is_that_of_faiss_and_of_brute_force(units, query, precision):
     search = ExactSearch(split(units, 123), precision=precision)
     flat = faiss.IndexFlatIP(D)
