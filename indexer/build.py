@@ -13,7 +13,6 @@ from pathlib import Path
 from indexer.corpus import locate_corpus
 from indexer.crew import Crew, ending
 from indexer.fit import Fitted, fit_basis
-from indexer.owners import OWNERS, sum_owners
 from indexer.passages import document_cutter
 from indexer.progress import Reporter
 from indexer.shards import Logged, log_shards
@@ -34,15 +33,12 @@ from influence.manifest import (
     LayerEntry,
     Manifest,
     ModelIdentity,
+    plan_sha256,
 )
 from influence.model import LoadedModel
-from influence.staging import (
-    SHARD_RECORDS,
-    Staging,
-    make_current,
-    plan_sha256,
-    published_version,
-)
+from influence.staging import Staging
+from influence.totals import OWNERS, sum_owners
+from influence.versions import SHARD_RECORDS, make_current, published_version
 
 BASIS = "basis.safetensors"
 FIT_RECORD = f"{SHARD_RECORDS}/fit.json"
@@ -149,7 +145,8 @@ def build_index(
             assert done is not None
             make_current(index_dir, done)
             return done
-        sum_owners(staging, logged.shards)
+        totals = sum_owners(staging.directory, logged.shards, fitted.basis.vector_dims)
+        write_bytes(staging.directory / OWNERS, totals.to_bytes())
         manifest = _described(staging, loaded, fitted, logged, model, identity, digest)
         version = staging.publish(manifest)
     reporter.note(

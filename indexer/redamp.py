@@ -7,18 +7,22 @@ import numpy as np
 import torch
 
 from indexer.build import BASIS
-from indexer.owners import OWNERS, sum_owners
 from indexer.progress import Reporter
+from influence.atomic import write_bytes
 from influence.basis import Basis, load_basis, save_basis
 from influence.manifest import (
     FORMAT_VERSION,
     Calibration,
+    Change,
     IndexSettings,
     Manifest,
+    plan_sha256,
 )
 from influence.redamping import redamped_basis, rescaled, rounding
-from influence.staging import Staging, make_current, plan_sha256, published_version
+from influence.staging import Staging
 from influence.store import IndexReader
+from influence.totals import OWNERS, sum_owners
+from influence.versions import make_current, published_version
 
 MEASURED_ROWS = 256  # for the rounding error that is told
 
@@ -77,11 +81,12 @@ def redamp_index(
     with staging.file(BASIS) as temporary:
         save_basis(new, temporary)
     error = _rescale(reader, staging, old, new, reporter)
-    sum_owners(staging, manifest.shards)
+    totals = sum_owners(staging.directory, manifest.shards, reader.dims, reader.tombstones)
+    write_bytes(staging.directory / OWNERS, totals.to_bytes())
     redamped = _described(manifest, settings, new).model_copy(
         update={
             "plan_sha256": plan_sha256(plan),
-            "redamped_from": reader.version,
+            "history": (*manifest.history, Change(kind="redamped", parent=reader.version)),
             "files": staging.describe_files(manifest.shards, [BASIS, OWNERS, *kept]),
         }
     )
@@ -119,16 +124,16 @@ def _rescale(
     reader: IndexReader, staging: Staging, old: Basis, new: Basis, reporter: Reporter
 ) -> float:
     """Write the rescaled vectors shard by shard; the rounding error of the first rows."""
-    error, first_row = 0.0, 0
-    with reporter.step("Rescaling", total=len(reader), unit="passages") as advance:
-        for shard, units in zip(reader.manifest.shards, reader.vector_shards(), strict=True):
+    error = 0.0
+    shards = zip(reader.manifest.shards, reader.stored_shards(), strict=True)
+    with reporter.step("Rescaling", total=reader.manifest.rows, unit="passages") as advance:
+        for number, (shard, units) in enumerate(shards):
             wide = torch.from_numpy(np.asarray(units, dtype=np.float32))
-            norms = torch.from_numpy(np.array(reader.norms[first_row : first_row + shard.rows]))
-            if first_row == 0:
+            norms = torch.from_numpy(np.array(reader.stored_norms(number)))
+            if number == 0:
                 error = rounding(wide[:MEASURED_ROWS], old, new, seed=0)
             vectors = rescaled(wide * norms[:, None], old, new)
             staging.write_vectors(shard.name, vectors.numpy())
-            first_row += shard.rows
             advance(shard.rows)
     return error
 

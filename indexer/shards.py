@@ -21,7 +21,9 @@ from indexer.progress import Advance
 from indexer.units import Item, Units
 from influence.encoder import Encoded, GradientEncoder
 from influence.manifest import IndexSettings, Shard
-from influence.staging import SHARD_RECORDS, PassageRow, Staging, shard_name
+from influence.staging import Staging, shard_name
+from influence.tables import PassageRow
+from influence.versions import SHARD_RECORDS
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +163,7 @@ def _log_shard(
             passages[i].end,
             sum(passages[i].tokens.targets),
             float(losses[i]),
+            len(passages[i].tokens),
         )
         for i in np.flatnonzero(usable)
     ]

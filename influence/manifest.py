@@ -4,16 +4,18 @@ It carries every setting that changes a score and nothing that only changes a de
 time or host: the same inputs give the same bytes.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from influence.atomic import file_sha256
 from influence.errors import IndexCorrupt, IndexTooNew
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 _RESTORE = "Restore it from a backup, or build the index again."
 
@@ -141,6 +143,16 @@ class Calibration(_Frozen):
     )
 
 
+class Change(_Frozen):
+    """How a version came from the one before it."""
+
+    kind: Literal["added", "removed", "compacted", "redamped", "refitted", "repaired"]
+    parent: str = Field(description="Version that was changed.")
+    documents: int = Field(default=0, description="Documents added or removed.")
+    passages: int = Field(default=0, description="Passages added or removed.")
+    corpus: CorpusIdentity | None = Field(default=None, description="What was added.")
+
+
 class Shard(_Frozen):
     """A run of rows under one number."""
 
@@ -166,7 +178,8 @@ class Manifest(_Frozen):
     vector_dims: int = Field(description="Numbers of a stored vector: min(dims, coordinates).")
     coordinates: int = Field(description="Projected coordinates before the sketch.")
     sketch_noise: float = Field(description="What the sketch adds to a cosine; 0: not sketched.")
-    rows: int
+    rows: int = Field(description="Rows stored, those removed since the last compaction included.")
+    removed_rows: int = Field(default=0, description="Of these, rows that readers do not see.")
     shards: tuple[Shard, ...]
     layers: tuple[LayerEntry, ...]
     coverage: CoverageEntry
@@ -175,9 +188,9 @@ class Manifest(_Frozen):
         (), description="Passages without a usable gradient, and why."
     )
     padding_share: float = Field(0.0, description="Share of the computed tokens that was padding.")
-    redamped_from: str | None = Field(
-        default=None,
-        description="Version whose vectors were rescaled; fp16 rounds once more each time.",
+    history: tuple[Change, ...] = Field(
+        default=(),
+        description="Changes since the corpus was indexed; each redamping rounds fp16 once more.",
     )
     calibration: Calibration = Calibration()
     measured: dict[str, float] = Field(default_factory=dict, description="Quality, once measured.")
@@ -193,6 +206,11 @@ class Manifest(_Frozen):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
+def plan_sha256(plan: Mapping[str, Any]) -> str:
+    """Names a plan: everything that decides the bytes of an index."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
 def read_manifest(path: Path) -> Manifest:
     """Parse a manifest.
 
@@ -203,6 +221,11 @@ def read_manifest(path: Path) -> Manifest:
     try:
         raw = json.loads(path.read_bytes())
         version = raw["format_version"]
+        if version < FORMAT_VERSION:
+            raise IndexCorrupt(
+                f"{path} has format version {version}, of a development version of Whence, and "
+                f"this program reads {FORMAT_VERSION}. Build the index again."
+            )
         if version > FORMAT_VERSION:
             raise IndexTooNew(
                 f"{path} has format version {version}, and this program reads up to "

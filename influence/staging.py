@@ -9,91 +9,30 @@ A process killed at any moment leaves the published versions untouched and every
 place; the next run with the same plan continues after them.
 """
 
-import hashlib
 import io
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from influence.atomic import (
     TEMPORARY,
     file_sha256,
-    flush_to_disk,
     replacing,
     storage_errors,
     write_bytes,
 )
 from influence.documents import Document
-from influence.errors import BuildConflict, IndexCorrupt, IndexTooNew
-from influence.manifest import (
-    MANIFEST,
-    FileEntry,
-    Manifest,
-    Shard,
-    check_files,
-    check_sizes,
-    read_manifest,
-)
+from influence.errors import BuildConflict
+from influence.manifest import MANIFEST, FileEntry, Manifest, Shard
+from influence.tables import PassageRow, save_documents, save_passages
+from influence.versions import PLAN, SHARD_RECORDS, add_version, make_current
 
-log = logging.getLogger(__name__)
-
-CURRENT = "CURRENT"
-VERSIONS = "versions"
 BUILDING = "building"
-PLAN = "plan.json"
-SHARD_RECORDS = "shards"
-ROWS_PER_GROUP = 64  # a document is read by its row group alone
-
-PASSAGE_SCHEMA = pa.schema(
-    [
-        ("document_id", pa.string()),
-        ("number", pa.int32()),
-        ("start", pa.int64()),
-        ("end", pa.int64()),
-        ("target_tokens", pa.int32()),
-        ("loss_nats", pa.float32()),
-    ]
-)
-DOCUMENT_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("text", pa.string()),
-        ("title", pa.string()),
-        ("source", pa.string()),
-        ("owner", pa.string()),
-        ("licence", pa.string()),
-        ("url", pa.string()),
-        ("metadata", pa.string()),
-        # Of a chat: who says which characters of the text; null for plain text.
-        (
-            "turns",
-            pa.list_(
-                pa.struct([("role", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
-            ),
-        ),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class PassageRow:
-    """One row of the index, its vector aside."""
-
-    document_id: str
-    number: int
-    start: int
-    end: int
-    target_tokens: int
-    loss_nats: float
 
 
 class Staging:
@@ -217,9 +156,9 @@ class Staging:
         name = shard_name(number)
         written = self.write_vectors(name, vectors)
         with self.file(f"passages/{name}.parquet") as temporary:
-            _save_passages(temporary, passages)
+            save_passages(temporary, passages)
         with self.file(f"documents/{name}.parquet") as temporary:
-            _save_documents(temporary, documents)
+            save_documents(temporary, documents)
         written += [f"passages/{name}.parquet", f"documents/{name}.parquet"]
         digests = {file: file_sha256(self.directory / file) for file in written}
         described = {**record, "rows": len(vectors), "files": digests}
@@ -273,67 +212,14 @@ class Staging:
         """
         content = manifest.to_bytes()
         write_bytes(self.directory / MANIFEST, content)
-        name = self._version_name(content)
-        target = self.index_dir / VERSIONS / name
-        with storage_errors(self.index_dir):
-            target.parent.mkdir(exist_ok=True)
-            self.directory.rename(target)
-            flush_to_disk(target.parent)
+        name = add_version(self.index_dir, self.directory, content)
         make_current(self.index_dir, name)
         return name
-
-    def _version_name(self, manifest: bytes) -> str:
-        digest = hashlib.sha256(manifest).hexdigest()[:12]
-        versions = self.index_dir / VERSIONS
-        existing = [p.name.split("-")[0] for p in versions.iterdir()] if versions.exists() else []
-        number = 1 + max((int(name) for name in existing if name.isdecimal()), default=0)
-        return f"{number:06d}-{digest}"
 
 
 def shard_name(number: int) -> str:
     """By which its files are called."""
     return f"{number:05d}"
-
-
-def make_current(index_dir: Path, version: str) -> None:
-    """Point readers at a published version, and clear what its build left over there."""
-    write_bytes(index_dir / CURRENT, f"{version}\n".encode())
-    directory = index_dir / VERSIONS / version
-    with storage_errors(index_dir):
-        for abandoned in index_dir.glob(TEMPORARY):
-            abandoned.unlink(missing_ok=True)
-        (directory / PLAN).unlink(missing_ok=True)
-        shutil.rmtree(directory / SHARD_RECORDS, ignore_errors=True)
-
-
-def published_version(
-    index_dir: Path, plan: Mapping[str, Any], *, hashed: bool = True
-) -> str | None:
-    """The version that was built from exactly this plan and is intact, if there is one.
-
-    A version that is not is no reason to refuse the build which replaces it.
-
-    Args:
-        index_dir: The index folder.
-        plan: What the version was built from.
-        hashed: Hash its files; a version that was published a moment ago needs no more than a look
-            at their sizes.
-    """
-    digest = plan_sha256(plan)
-    for path in sorted((index_dir / VERSIONS).glob(f"*/{MANIFEST}"), reverse=True):
-        try:
-            manifest = read_manifest(path)
-            if manifest.plan_sha256 == digest:
-                (check_files if hashed else check_sizes)(path.parent, manifest)
-                return path.parent.name
-        except (IndexCorrupt, IndexTooNew) as error:
-            log.warning("passed over: %s", error)
-    return None
-
-
-def plan_sha256(plan: Mapping[str, Any]) -> str:
-    """Names a plan: everything that decides the bytes of an index."""
-    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 def _as_json(plan: Mapping[str, Any]) -> Any:
@@ -358,26 +244,3 @@ def _save_array(path: Path, array: np.ndarray) -> None:
     content = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
     np.save(content, np.ascontiguousarray(array), allow_pickle=False)
     path.write_bytes(content.getbuffer())
-
-
-def _save_passages(path: Path, passages: Sequence[PassageRow]) -> None:
-    columns = {name: [getattr(p, name) for p in passages] for name in PASSAGE_SCHEMA.names}
-    pq.write_table(pa.table(columns, schema=PASSAGE_SCHEMA), path, compression="zstd")
-
-
-def _save_documents(path: Path, documents: Sequence[Document]) -> None:
-    columns: dict[str, list[Any]] = {
-        name: [getattr(d, name) for d in documents]
-        for name in DOCUMENT_SCHEMA.names
-        if name not in ("metadata", "turns")
-    }
-    columns["metadata"] = [
-        json.dumps(dict(d.metadata), ensure_ascii=False, sort_keys=True) for d in documents
-    ]
-    columns["turns"] = [[asdict(turn) for turn in d.turns] or None for d in documents]
-    pq.write_table(
-        pa.table(columns, schema=DOCUMENT_SCHEMA),
-        path,
-        compression="zstd",
-        row_group_size=ROWS_PER_GROUP,
-    )

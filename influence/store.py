@@ -2,16 +2,17 @@
 
 A reader opens only what the manifest lists, and the manifest itself has the sha256 that is part of
 the version's name. Opening checks that every file is there in its full size, and hashes them all
-where that takes a moment only; beyond `VERIFIED_BYTES` that is left to `verify`. Importing this
-module loads neither torch nor faiss.
+where that takes a moment only; beyond `VERIFIED_BYTES` that is left to `verify`.
+
+A reader stays with the version that it opened, which is kept for as long as the reader lives
+(`influence.versions`). Rows that were removed are not there for it: its rows are those left,
+numbered from 0 (`influence.rows`). Importing this module loads neither torch nor faiss.
 """
 
-import json
-import re
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence.atomic import file_sha256
-from influence.documents import Document, Message, Turn
-from influence.errors import IndexCorrupt, IndexUnavailable, NotFound
+from influence.documents import Document
+from influence.errors import IndexCorrupt, NotFound
 from influence.manifest import (
     MANIFEST,
     Manifest,
@@ -31,35 +32,21 @@ from influence.manifest import (
     check_sizes,
     read_manifest,
 )
-from influence.staging import CURRENT, VERSIONS
+from influence.rows import TOMBSTONES, LiveRows, Tombstones
+from influence.tables import document_of
+from influence.totals import NO_OWNER, OWNERS, OwnerTotals
+from influence.versions import VERSIONS, Lease, hold, hold_current
+
+__all__ = ["NO_OWNER", "IndexReader", "OwnerTotals", "StoredDocument", "StoredPassage"]
 
 VERIFIED_BYTES = 2**30  # an index up to this size is hashed whole whenever it is opened
-NO_OWNER = ""  # key of documents without an owner, in arrays of owners
 
 
 @dataclass(frozen=True)
-class StoredDocument:
-    """A document as it was indexed; ``rows`` are those of its passages.
+class StoredDocument(Document):
+    """A document as it was indexed, messages included; ``rows`` are those of its passages."""
 
-    ``turns`` are those of a chat (`Document.turns`), none for plain text.
-    """
-
-    id: str
-    text: str
-    title: str | None
-    source: str | None
-    owner: str | None
-    licence: str | None
-    url: str | None
-    metadata: dict[str, Any]
-    rows: tuple[int, ...]
-    turns: tuple[Turn, ...] = ()
-
-    @property
-    def as_indexed(self) -> Document:
-        """What the indexer cut into passages, so that its tokens can be made again."""
-        messages = tuple(Message(t.role, self.text[t.start : t.end]) for t in self.turns)
-        return Document(self.id, plain=None if messages else self.text, messages=messages)
+    rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +60,7 @@ class StoredPassage:
     end: int
     target_tokens: int
     loss_nats: float
+    tokens: int
 
     @property
     def id(self) -> str:
@@ -80,62 +68,50 @@ class StoredPassage:
         return f"{self.document_id}#{self.number}"
 
 
-@dataclass(frozen=True)
-class OwnerTotals:
-    """Per owner the sum of its passages' vectors; influence is linear, so totals are exact.
-
-    Attributes:
-        names: Owners, sorted; `NO_OWNER` stands for documents without one.
-        sums: Of vectors before normalisation, ``[O, D]`` float32.
-        counts: Passages of each, ``[O]``.
-        self_influence: ``Σ ‖z̃‖²`` of each, ``[O]``.
-    """
-
-    names: tuple[str, ...]
-    sums: np.ndarray
-    counts: np.ndarray
-    self_influence: np.ndarray
-
-
 class IndexReader:
-    """One version of an index, opened for reading."""
+    """One version of an index, opened for reading; see `open`."""
 
-    def __init__(self, index_dir: Path, version: str, manifest: Manifest) -> None:
+    def __init__(
+        self, index_dir: Path, version: str, manifest: Manifest, lease: Lease | None = None
+    ) -> None:
         self.index_dir = index_dir
         self.version = version
         self.directory = index_dir / VERSIONS / version
         self.manifest = manifest
         self.dims = manifest.vector_dims
+        self._lease = lease
         if sum(entry.size_bytes for entry in manifest.files.values()) <= VERIFIED_BYTES:
             check_files(self.directory, manifest)
         else:
             check_sizes(self.directory, manifest)
+        self.tombstones = self._tombstones()
+        self._live = LiveRows(manifest.rows, self.tombstones.rows)
+        self._first_row = np.cumsum([0, *(s.rows for s in manifest.shards)])
+        bounds = zip(self._first_row, self._first_row[1:], strict=False)
         self.norms = np.concatenate(
-            [self._array(f"vectors/{s.name}.norms.npy", "<f4", s.rows) for s in manifest.shards]
+            [
+                self.stored_norms(number)[self._live.mask(int(first), int(end))]
+                for number, (first, end) in enumerate(bounds)
+            ]
         )
         self._passages = [self._parquet("passages", s).read().to_pydict() for s in manifest.shards]
-        self._first_row = np.cumsum([0, *(s.rows for s in manifest.shards)])
 
     @classmethod
-    def open(cls, index_dir: Path) -> "IndexReader":
-        """Open the current version.
+    def open(cls, index_dir: Path, version: str | None = None) -> "IndexReader":
+        """Open the current version, or another one.
 
         Raises:
             IndexUnavailable: There is no index in the folder.
+            NotFound: It has no such version.
             IndexCorrupt: A file is missing, truncated or altered; the message names it.
             IndexTooNew: Written by a newer format.
         """
-        current = index_dir / CURRENT
-        if not current.is_file():
-            raise IndexUnavailable(
-                f"There is no index in {index_dir} (no file {CURRENT}). Build one with "
-                f"`whence index CORPUS --model MODEL --out {index_dir}`."
-            )
-        version = current.read_bytes().decode(errors="replace").strip()
-        if not re.fullmatch(r"\d{6,}-[0-9a-f]{12}", version):
-            raise IndexCorrupt(
-                f"{current} names no version, but {version[:40]!r}. Write the name of one of the "
-                f"folders in {index_dir / VERSIONS} into it, or build the index again."
+        if version is None:
+            version, lease = hold_current(index_dir)
+        elif (lease := hold(index_dir, version)) is None:
+            raise NotFound(
+                f"{index_dir} has no version {version!r}. `whence versions {index_dir}` lists "
+                "those it has."
             )
         path = index_dir / VERSIONS / version / MANIFEST
         manifest = read_manifest(path)
@@ -144,26 +120,49 @@ class IndexReader:
                 f"{path} was altered: its sha256 is not that of the version's name. Restore it "
                 "from a backup, or build the index again."
             )
-        return cls(index_dir, version, manifest)
+        return cls(index_dir, version, manifest, lease)
+
+    def close(self) -> None:
+        """Let the version be cleared away; a reader that is forgotten does so by itself."""
+        if self._lease is not None:
+            self._lease.close()
 
     def __len__(self) -> int:
-        return self.manifest.rows
+        return len(self._live)
 
     def vector_shards(self) -> list[np.ndarray]:
         """Unit vectors, memory-mapped fp16 ``[n, D]``, in the order of the rows."""
+        bounds = zip(self._first_row, self._first_row[1:], strict=False)
         return [
-            self._array(f"vectors/{s.name}.npy", "<f2", s.rows, self.dims)
-            for s in self.manifest.shards
+            stored[run]
+            for stored, (first, end) in zip(self.stored_shards(), bounds, strict=True)
+            for run in self._live.runs(int(first), int(end))
         ]
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Unit vectors of some rows, ``[n, D]`` float32."""
-        shards = self.vector_shards()
+        shards = self.stored_shards()
         out = np.empty((len(rows), self.dims), dtype=np.float32)
         for position, row in enumerate(rows):
             shard, offset = self._locate(int(row))
             out[position] = shards[shard][offset]
         return out
+
+    def stored_shards(self) -> list[np.ndarray]:
+        """As `vector_shards`, but every shard as it is stored, with rows that were removed."""
+        return [
+            self._array(f"vectors/{s.name}.npy", "<f2", s.rows, self.dims)
+            for s in self.manifest.shards
+        ]
+
+    def stored_norms(self, shard: int) -> np.ndarray:
+        """Norms of a whole shard, by its number, ``[n]`` float32."""
+        entry = self.manifest.shards[shard]
+        return self._array(f"vectors/{entry.name}.norms.npy", "<f4", entry.rows)
+
+    def stored_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Where rows stand among all that are stored; what was derived from shards counts so."""
+        return self._live.stored(rows)
 
     def passage(self, row: int) -> StoredPassage:
         """The passage of a row.
@@ -195,9 +194,17 @@ class IndexReader:
             offset -= stored.metadata.row_group(group).num_rows
             group += 1
         record = stored.read_row_group(group).slice(offset, 1).to_pylist()[0]
-        record["metadata"] = json.loads(record["metadata"])
-        record["turns"] = tuple(Turn(**turn) for turn in record.get("turns") or ())
-        return StoredDocument(**record, rows=self._rows_of.get(document_id, ()))
+        return self._stored_document(record)
+
+    def documents(self) -> Iterator[StoredDocument]:
+        """All documents with their texts, in the order of the corpus; a few in memory at a time."""
+        removed, number = set(self.tombstones.documents.tolist()), 0
+        for stored in self._document_files:
+            for group in range(stored.metadata.num_row_groups):
+                for record in stored.read_row_group(group).to_pylist():
+                    if number not in removed:
+                        yield self._stored_document(record)
+                    number += 1
 
     def document_ids(self) -> list[str]:
         """All documents, in the order of the corpus."""
@@ -227,15 +234,9 @@ class IndexReader:
     @cached_property
     def owners(self) -> OwnerTotals:
         """Summed vectors per owner."""
-        path = self._path("owners.npz")
+        path = self._path(OWNERS)
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return OwnerTotals(
-                    tuple(str(name) for name in stored["names"]),
-                    stored["sums"],
-                    stored["counts"],
-                    stored["self_influence"],
-                )
+            return OwnerTotals.load(path)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise _unreadable(path) from error
 
@@ -278,39 +279,63 @@ class IndexReader:
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(path) from error
 
+    def _tombstones(self) -> Tombstones:
+        if TOMBSTONES not in self.manifest.files:
+            return Tombstones.none()
+        path = self._path(TOMBSTONES)
+        try:
+            return Tombstones.load(path)
+        except ValueError as error:
+            raise _unreadable(path) from error
+
     def _locate(self, row: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self._first_row, row, side="right")) - 1
-        return shard, row - int(self._first_row[shard])
+        """The shard of a row, and its place there."""
+        stored = int(self._live.stored(np.array([row]))[0])
+        shard = int(np.searchsorted(self._first_row, stored, side="right")) - 1
+        return shard, stored - int(self._first_row[shard])
+
+    def _row_documents(self) -> Iterator[str]:
+        """The document of each row."""
+        live = self._live.mask()
+        stored = (d for columns in self._passages for d in columns["document_id"])
+        return (document_id for document_id, left in zip(stored, live, strict=True) if left)
 
     @cached_property
     def _document_files(self) -> list[Any]:
         return [self._parquet("documents", s) for s in self.manifest.shards]
 
+    def _document_column(self, column: str) -> Iterator[tuple[int, int, Any]]:
+        """Shard, place there and value of each document."""
+        removed, number = set(self.tombstones.documents.tolist()), 0
+        for shard, file in enumerate(self._document_files):
+            for offset, value in enumerate(file.read(columns=[column])[column].to_pylist()):
+                if number not in removed:
+                    yield shard, offset, value
+                number += 1
+
     @cached_property
     def _documents(self) -> dict[str, tuple[int, int]]:
         return {
             document_id: (shard, offset)
-            for shard, file in enumerate(self._document_files)
-            for offset, document_id in enumerate(file.read(columns=["id"])["id"].to_pylist())
+            for shard, offset, document_id in self._document_column("id")
         }
 
     @cached_property
     def _rows_of(self) -> dict[str, tuple[int, ...]]:
         rows: dict[str, list[int]] = {}
-        documents = (d for columns in self._passages for d in columns["document_id"])
-        for row, document_id in enumerate(documents):
+        for row, document_id in enumerate(self._row_documents()):
             rows.setdefault(document_id, []).append(row)
         return {document_id: tuple(found) for document_id, found in rows.items()}
 
+    def _stored_document(self, record: dict[str, Any]) -> StoredDocument:
+        document = document_of(record)
+        values = {field.name: getattr(document, field.name) for field in fields(document)}
+        return StoredDocument(**values, rows=self._rows_of.get(document.id, ()))
+
     def _row_attribute(self, column: str) -> np.ndarray:
-        value_of = {
-            record["id"]: record[column] or ""
-            for file in self._document_files
-            for record in file.read(columns=["id", column]).to_pylist()
-        }
-        return np.array(
-            [value_of[d] for columns in self._passages for d in columns["document_id"]], dtype=str
-        )
+        values = (value or "" for *_, value in self._document_column(column))
+        value_of = dict(zip(self._documents, values, strict=True))
+        return np.array([value_of[d] for d in self._row_documents()], dtype=str)
 
 
 def _unreadable(path: Path) -> IndexCorrupt:

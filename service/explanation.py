@@ -84,7 +84,7 @@ class _Passages:
 
     def _document(self, document_id: str) -> dict[int, Passage]:
         if document_id not in self._cut:
-            document = self._texts.stored(document_id).as_indexed
+            document = self._texts.stored(document_id)
             passages = document_passages(document, self._tokenizer, max_length=self._max_length)
             self._cut[document_id] = {passage.number: passage for passage in passages}
         return self._cut[document_id]

@@ -74,7 +74,7 @@ class Texts:
             owner=stored.owner,
             licence=stored.licence,
             url=stored.url,
-            metadata=stored.metadata,
+            metadata=dict(stored.metadata),
             passages=tuple(PassageReference(id=p.id, start=p.start, end=p.end) for p in passages),
         )
 

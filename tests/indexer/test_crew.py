@@ -16,8 +16,9 @@ from indexer.crew import Claims, Crew
 from indexer.progress import Silence
 from influence.errors import InvalidInput
 from influence.manifest import IndexSettings
-from influence.staging import BUILDING, SHARD_RECORDS
+from influence.staging import BUILDING
 from influence.store import IndexReader
+from influence.versions import SHARD_RECORDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"rank": 4, "dims": 64, "max_length": 32, "batch_tokens": 256, "shard_passages": 8}

@@ -98,7 +98,7 @@ def test_a_redamped_index_is_the_index_built_with_that_damping(llama, build, cas
     assert got.manifest.settings == want.manifest.settings
     assert got.manifest.fit.joint_rank == want.manifest.fit.joint_rank
     assert got.manifest.layers == want.manifest.layers
-    assert got.manifest.redamped_from == before.version
+    assert got.manifest.history[-1].parent == before.version
     assert got.manifest.plan_sha256 not in (before.manifest.plan_sha256, want.manifest.plan_sha256)
     assert got.document("d2") == want.document("d2")
     assert [got.passage(i) for i in range(len(got))] == [want.passage(i) for i in range(len(want))]
@@ -141,7 +141,7 @@ def test_there_and_back_is_where_it_began_but_for_rounding(small):
     there = IndexReader.open(small.index_dir)
     redamp_index(small.index_dir, joint_damping=1.0, reporter=Silence())
     back = IndexReader.open(small.index_dir)
-    assert back.manifest.redamped_from == there.version
+    assert back.manifest.history[-1].parent == there.version
     cosines = torch.cosine_similarity(_units(back), _units(small))
     assert cosines.min() > 1 - 1e-5
 

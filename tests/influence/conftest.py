@@ -18,8 +18,10 @@ from influence.manifest import (
     Manifest,
     ModelIdentity,
     Shard,
+    plan_sha256,
 )
-from influence.staging import PassageRow, Staging, plan_sha256
+from influence.staging import Staging
+from influence.tables import PassageRow
 
 PLAN = {"corpus": "by hand", "settings": {"rank": 2}}
 DIMS = 12
@@ -64,7 +66,7 @@ def _write_index(index_dir: Path) -> HandMade:
     """Three shards; every document has one or two passages, some of them across shards."""
     documents = _documents()
     rows = [
-        PassageRow(d.id, n, 3 * n, 3 * n + 5, 2 + n, 1.5 * i)
+        PassageRow(d.id, n, 3 * n, 3 * n + 5, 2 + n, 1.5 * i, 4 + n)
         for i, d in enumerate(documents)
         for n in range(1 + i % 2)
     ]

@@ -20,7 +20,7 @@ def test_a_manifest_reads_as_it_was_written(hand_made):
     "content",
     [
         *(b"", b"{", b"[]", b"null", b"7", b'"x"', b"{}", b"\xff\xfe", b"\0" * 100),
-        *(b'{"format_version": %s}' % version for version in (b"1", b"null", b'"1"')),
+        *(b'{"format_version": %s}' % version for version in (b"2", b"null", b'"1"')),
     ],
 )
 def test_garbage_is_refused_by_name(tmp_path, content):

@@ -7,14 +7,11 @@ import pytest
 
 from influence.documents import Document
 from influence.errors import BuildConflict, StorageFull
-from influence.staging import (
-    PassageRow,
-    Staging,
-    make_current,
-    plan_sha256,
-    published_version,
-)
+from influence.manifest import plan_sha256
+from influence.staging import Staging
 from influence.store import IndexReader
+from influence.tables import PassageRow
+from influence.versions import make_current, published_version
 
 PLAN = {"model": {"name": "m"}, "settings": {"rank": 4, "damping": 0.1}, "corpus": "c"}
 
@@ -30,7 +27,7 @@ def _tree(folder):
 
 def _shard(staging, number=0, *, seed=0, rows=3):
     vectors = np.random.default_rng(seed).normal(size=(rows, 5)).astype(np.float32)
-    passages = [PassageRow("d", n, 0, 4, 2, 1.0) for n in range(rows)]
+    passages = [PassageRow("d", n, 0, 4, 2, 1.0, 3) for n in range(rows)]
     staging.write_shard(number, vectors, passages, [Document("d", plain="text")], {"left_out": []})
     return vectors
 
@@ -39,7 +36,7 @@ def test_vectors_are_stored_as_unit_vectors_and_a_norm(tmp_path):
     staging = Staging.open(tmp_path, PLAN)
     vectors = np.random.default_rng(0).normal(size=(40, 300)) * 10.0 ** np.arange(-20, 20)[:, None]
     vectors = vectors.astype(np.float32)
-    rows = [PassageRow("d", n, 0, 4, 2, 1.0) for n in range(40)]
+    rows = [PassageRow("d", n, 0, 4, 2, 1.0, 3) for n in range(40)]
     staging.write_shard(0, vectors, rows, [], {})
     units = np.load(staging.directory / "vectors/00000.npy", allow_pickle=False)
     norms = np.load(staging.directory / "vectors/00000.norms.npy", allow_pickle=False)

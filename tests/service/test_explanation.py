@@ -94,7 +94,7 @@ def test_tokens_are_those_of_the_document_as_it_was_indexed(chat_engine):
     numbers = {hit.passage_id: hit for hit in found.proponents}
     assert "long#2" in numbers
     for hit in found.proponents:
-        document = chat_engine.texts.stored(hit.document_id).as_indexed
+        document = chat_engine.texts.stored(hit.document_id)
         passages = document_passages(document, chat_engine.loaded.tokenizer, max_length=48)
         (tokens,) = (p.tokens for p in passages if p.id == hit.passage_id)
         shown = [span for span in tokens.offsets[1:] if 0 <= span[0] < span[1]]
@@ -179,7 +179,8 @@ class _WithoutTurns(Texts):
     """As an index that does not say who spoke."""
 
     def stored(self, document_id):
-        return replace(super().stored(document_id), turns=())
+        document = super().stored(document_id)
+        return replace(document, plain=document.text, messages=())
 
 
 def test_tokens_that_are_not_those_of_the_index_are_refused(chat_engine):
