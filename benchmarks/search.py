@@ -21,8 +21,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from service.ranking import top_rows
-from service.search import ExactSearch, available_threads
+from service.search.exact import ExactSearch, available_threads
+from service.search.top import top_rows
 
 K = 10
 
@@ -71,7 +71,7 @@ def in_shards(vectors: np.ndarray, precision: str, threads: int) -> Any:
 
 def attribute(search: ExactSearch, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a request needs: every score, the k best and the k worst."""
-    scores = search.scores(query)
+    scores = search.scores(query[None])[0]
     return top_rows(scores, K), top_rows(-scores, K)
 
 
@@ -87,13 +87,13 @@ def ways(vectors: np.ndarray, query: np.ndarray, threads: int) -> list[Way]:
     for precision, size in (("float32", full.nbytes), ("float16", vectors.nbytes)):
         alone = faiss_index(vectors, precision)
         shards = in_shards(vectors, precision, threads)
-        search = ExactSearch([vectors], precision=precision, threads=threads)
+        search = ExactSearch([vectors], np.ones(len(vectors)), precision=precision, threads=threads)
         out += [
             Way(f"{precision} faiss, q", size, lambda i=alone: i.search(query[None], K)),
             Way(f"{precision} faiss, q and -q", size, lambda i=alone: i.search(both, K)),
             Way(f"{precision} IndexShards, q", size, lambda i=shards: i.search(query[None], K)),
             Way(f"{precision} IndexShards, q and -q", size, lambda i=shards: i.search(both, K)),
-            Way(f"{precision} Whence, all scores", size, lambda s=search: s.scores(query)),
+            Way(f"{precision} Whence, all scores", size, lambda s=search: s.scores(query[None])),
             Way(f"{precision} Whence, ranked", size, lambda s=search: attribute(s, query)),
         ]
     return out

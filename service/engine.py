@@ -12,35 +12,30 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from influence.basis import load_basis
 from influence.encoder import GradientEncoder
 from influence.errors import IndexMismatch, IndexUnavailable
 from influence.measurement import EncodedQuery, Query
 from influence.model import LoadedModel, load_model
-from influence.noise import spread_of
 from influence.store import IndexReader
 from service.batching import Size
-from service.confidence import STANDS_OUT, confidence
 from service.encoding import encode_each, query_of
 from service.explanation import explain_rows
 from service.owners import owner_shares
-from service.ranking import top_rows
+from service.ranking import Ranked, Ranker
 from service.schemas import (
     NOTHING_STANDS_OUT,
     NOTHING_STANDS_OUT_IN_FILTER,
     AttributeRequest,
     AttributeResult,
     DocumentResult,
-    Filter,
     IndexFacts,
     IndexReference,
     QueryFacts,
     ServiceInfo,
     Timings,
 )
-from service.search import ExactSearch, choose_precision
+from service.search.exact import ExactSearch, choose_precision
 from service.texts import Texts
 
 _WARM_UP = AttributeRequest(prompt="What is this?", response="A first question.", top_k=1)
@@ -84,11 +79,12 @@ class Engine:
         )
         self.encoder = GradientEncoder(loaded, basis)
         precision = choose_precision(len(reader), reader.dims, memory_bytes=search_memory_bytes)
-        self.search = ExactSearch(reader.vector_shards(), precision=precision)
+        self.search = ExactSearch(reader.vector_shards(), reader.norms, precision=precision)
+        self.ranker = Ranker(reader, self.search)
         self.texts = Texts(reader)
         self._model_name = _shown_name(manifest.model.name)
         self._reference = IndexReference(
-            id=reader.index_dir.resolve().name, version=reader.version, exact=True
+            id=reader.index_dir.resolve().name, version=reader.version, exact=self.search.exact
         )
 
     @classmethod
@@ -169,8 +165,13 @@ class Engine:
         encoded = encode_each(self.encoder, [one.query for one in asked])
         with_gradient = time.perf_counter()
         found = [one for one in encoded if not isinstance(one, Exception)]
-        units = [_unit(one.vector.cpu().numpy()) for one in found]
-        cosines = iter(self.search.scores_of_many(np.stack(units)) if units else ())
+        requests = [
+            one.request
+            for one, vector in zip(asked, encoded, strict=True)
+            if not isinstance(vector, Exception)
+        ]
+        vectors = [one.vector.cpu().numpy() for one in found]
+        ranked = iter(self.ranker.rank(list(zip(vectors, requests, strict=True))))
         searched = time.perf_counter()
         spent = Timings(
             queue=0.0,
@@ -179,25 +180,24 @@ class Engine:
             fetch=0.0,
         )
         return [
-            one if isinstance(one, Exception) else self._answer(request, one, next(cosines), spent)
+            one if isinstance(one, Exception) else self._answer(request, one, next(ranked), spent)
             for request, one in zip(asked, encoded, strict=True)
         ]
 
     def _answer(
-        self, asked: "Asked", encoded: EncodedQuery, cosines: np.ndarray, spent: Timings
+        self, asked: "Asked", encoded: EncodedQuery, ranked: Ranked, spent: Timings
     ) -> AttributeResult | Exception:
         try:
-            return self._found(asked, encoded, cosines, spent)
+            return self._found(asked, encoded, ranked, spent)
         except Exception as error:  # noqa: BLE001 - the others of the batch get their answers
             return error
 
     def _found(
-        self, asked: "Asked", encoded: EncodedQuery, cosines: np.ndarray, spent: Timings
+        self, asked: "Asked", encoded: EncodedQuery, ranked: Ranked, spent: Timings
     ) -> AttributeResult:
         begun = time.perf_counter()
         request = asked.request
         query = encoded.vector.cpu().numpy()
-        ranked = self._rank(query, cosines, request)
         owners = owner_shares(query, self.reader.owners)
         ranked_at = time.perf_counter()
         explained = None
@@ -258,7 +258,7 @@ class Engine:
                 passages=len(self.reader),
                 owners=sum(1 for name in self.reader.owners.names if name),
                 dims=self.reader.dims,
-                precision=self.search.precision,
+                search=self.search.name,
                 measured=manifest.measured,
             ),
         )
@@ -266,44 +266,6 @@ class Engine:
     def close(self) -> None:
         """End the threads of the search."""
         self.search.close()
-
-    def _rank(self, query: np.ndarray, cosines: np.ndarray, request: AttributeRequest) -> "_Ranked":
-        norm = _norm(query)
-        influences = cosines * self.reader.norms * np.float32(norm)
-        scores = cosines if request.ranking == "relative" else influences
-        eligible = self._eligible(request.filter)
-        null_best_z = self.reader.manifest.calibration.null_best_z
-
-        def side(sign: int) -> list[tuple[int, float, float, float]]:
-            rows = top_rows(sign * scores, request.top_k, eligible)
-            spread = spread_of(sign * cosines, dims=self.reader.dims)
-            certainty = confidence(spread.z(sign * cosines[rows]), spread, null_best_z)
-            # float16 rounds a unit vector to a length of 1 ± 1e-4 at most, and no cosine is above 1
-            relative = np.clip(cosines[rows], -1, 1)
-            columns = (rows, influences[rows], relative, certainty)
-            return list(zip(*(column.tolist() for column in columns), strict=True))
-
-        spread = spread_of(cosines, dims=self.reader.dims)
-        compared = cosines if eligible is None else cosines[eligible]
-        best = confidence(spread.z(compared), spread, null_best_z).max(initial=0.0)
-        return _Ranked(
-            proponents=side(1),
-            opponents=side(-1) if request.opponents else [],
-            stands_out=bool(best >= STANDS_OUT),
-        )
-
-    def _eligible(self, wanted: Filter | None) -> np.ndarray | None:
-        if wanted is None:
-            return None
-        return self.reader.rows_where(owners=wanted.owners, sources=wanted.sources)
-
-
-def _norm(query: np.ndarray) -> float:
-    return float(np.linalg.norm(query.astype(np.float64)))
-
-
-def _unit(query: np.ndarray) -> np.ndarray:
-    return query / np.float32(_norm(query))
 
 
 def _shown_name(model: str) -> str:
@@ -320,15 +282,6 @@ class Asked:
     request_id: str
     query: Query
     size: Size
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """Rows with influence, relative influence and confidence, for and against."""
-
-    proponents: list[tuple[int, float, float, float]]
-    opponents: list[tuple[int, float, float, float]]
-    stands_out: bool
 
 
 def _check_they_belong_together(reader: IndexReader, loaded: LoadedModel) -> None:

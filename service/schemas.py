@@ -316,8 +316,9 @@ class IndexFacts(IndexReference):
     passages: int = Field(description="Number of passages, the rows.", examples=[518])
     owners: int = Field(description="Number of owners.", examples=[45])
     dims: int = Field(description="Numbers of a stored vector.", examples=[16384])
-    precision: Literal["float32", "float16"] = Field(
-        description="Of the vectors in memory.", examples=["float32"]
+    search: str = Field(
+        description="How the vectors are searched; float32 and float16 compare every row.",
+        examples=["float32"],
     )
     measured: dict[str, float] = Field(
         description="Quality of the index, as far as measured.", examples=[{"lds": 0.42}]

@@ -23,6 +23,29 @@ def test_a_large_index_is_sampled():
     assert spread.scale == pytest.approx(1, rel=0.02)
 
 
+@pytest.mark.parametrize("drawn", [1024, 4096])
+def test_a_uniform_sample_of_the_rows_tells_the_spread_as_well_as_derived(drawn):
+    rng = np.random.default_rng(8)
+    scores = rng.standard_normal(20_000)
+    whole = spread_of(scores, dims=D)
+    spreads = [
+        spread_of(rng.choice(scores, drawn, replace=False), dims=D, rows=len(scores))
+        for _ in range(100)
+    ]
+    assert all(spread.rows == len(scores) for spread in spreads)
+    # Standard errors of the module's docstring; a standard deviation of 100 draws is known to 7 %,
+    # so three of these, and what the sample leaves of the whole makes the errors smaller only.
+    allowed = 1.21 / np.sqrt(drawn)
+    centres = np.array([spread.centre for spread in spreads])
+    scales = np.array([spread.scale for spread in spreads])
+    betas = np.array([spread.tail_scale for spread in spreads])
+    assert np.sqrt(np.mean((centres - whole.centre) ** 2)) < 1.25 * allowed
+    assert np.sqrt(np.mean((scales - whole.scale) ** 2)) < 1.17 * allowed
+    assert np.sqrt(np.mean((betas / whole.tail_scale - 1) ** 2)) < 3.43 * allowed
+    z = np.array([float(spread.z(np.array(5.0))) for spread in spreads])
+    assert np.sqrt(np.mean((z - whole.z(np.array(5.0))) ** 2)) < np.hypot(1.25, 5 * 1.17) * allowed
+
+
 def test_best_z_is_what_a_calibration_collects():
     scores = np.random.default_rng(10).standard_normal(400)
     spread = spread_of(scores, dims=D)

@@ -48,7 +48,7 @@ PROMPT, RESPONSE = "where is the king?", "the king is north of the river"
 @pytest.mark.parametrize("ranking", ["relative", "influence"])
 def test_hits_are_those_of_the_slow_arithmetic(tiny, slow, ranking, memory):
     engine = tiny.engine(search_memory_bytes=memory)
-    assert engine.info().index.precision == ("float32" if memory > 36_000 else "float16")
+    assert engine.info().index.search == ("float32" if memory > 36_000 else "float16")
     found = ask(engine, PROMPT, RESPONSE, ranking=ranking, top_k=7)
     engine.close()
     rows = slow(PROMPT, RESPONSE)

@@ -169,7 +169,7 @@ class Site:
                 passages=518,
                 owners=45,
                 dims=16384,
-                precision="float32",
+                search="float32",
                 measured={},
             ),
         )

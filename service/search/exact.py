@@ -20,6 +20,8 @@ import faiss
 import numpy as np
 
 from influence.errors import IndexUnavailable
+from service.search.backend import NO_ROWS, Found, Side, Sought, stacked
+from service.search.top import top_rows
 
 Precision = Literal["float32", "float16"]
 
@@ -50,10 +52,11 @@ def choose_precision(rows: int, dims: int, *, memory_bytes: int) -> Precision:
 
 
 class ExactSearch:
-    """Scores of a query with all rows.
+    """Scores of queries with all rows (`service.search.backend.Search`).
 
     Args:
         shards: Unit vectors, ``[n, D]`` float16, in the order of the rows.
+        norms: Of the rows, ``[N]``: the weights of a weighted search.
         precision: Of the vectors in memory.
         threads: That work on one query; all cores by default.
     """
@@ -61,13 +64,16 @@ class ExactSearch:
     def __init__(
         self,
         shards: Sequence[np.ndarray],
+        norms: np.ndarray,
         *,
         precision: Precision = "float32",
         threads: int | None = None,
     ) -> None:
+        self.name = precision
+        self.exact = True
+        self._norms = norms
         self.rows = sum(len(shard) for shard in shards)
         self.dims = shards[0].shape[1] if shards else 0
-        self.precision: Precision = precision
         threads = threads or available_threads()
         per_part = max(1, min(-(-self.rows // (threads * _PARTS_PER_THREAD)), _MAX_PART_ROWS))
         self._first_rows = [*range(0, self.rows, per_part), self.rows]
@@ -82,23 +88,35 @@ class ExactSearch:
             initargs=(1,),
         )
 
-    def scores(self, query: np.ndarray) -> np.ndarray:
-        """Cosines of a unit vector ``[D]`` with every row, ``[N]`` float32.
+    def search(self, queries: Sequence[Sought]) -> list[Found]:
+        """Search for several queries at once (`service.search.backend.Search.search`)."""
+        scores = self.scores_of_many(stacked(queries, self.dims))
+        return [self._found(query, own) for query, own in zip(queries, scores, strict=True)]
 
-        Raises:
-            ValueError: The query has another length.
-        """
-        if query.shape != (self.dims,):
-            raise ValueError(
-                f"the query has shape {query.shape} and the rows have {self.dims} dimensions; both "
-                "must come from the same basis."
-            )
-        asked = np.ascontiguousarray(query, dtype=np.float32)[None]
-        out = np.empty(self.rows, dtype=np.float32)
+    def _found(self, query: Sought, cosines: np.ndarray) -> Found:
+        scores = cosines * self._norms if query.weighted else cosines
+
+        def side(sign: int) -> Side:
+            rows = top_rows(sign * scores, query.k, query.allowed)
+            return Side(rows, cosines[rows])
+
+        compared = cosines if query.allowed is None else cosines[query.allowed]
+        return Found(
+            proponents=side(1),
+            opponents=side(-1) if query.opponents else NO_ROWS,
+            highest=float(compared.max(initial=-1)),
+            sample=cosines,
+        )
+
+    def scores(self, queries: np.ndarray) -> np.ndarray:
+        """Cosines of unit vectors ``[Q, D]`` with every row, ``[Q, N]`` float32."""
+        asked = np.ascontiguousarray(queries, dtype=np.float32)
+        out = np.empty((len(asked), self.rows), dtype=np.float32)
 
         def scan(part: int) -> None:
             first, end = self._first_rows[part], self._first_rows[part + 1]
-            _write_scores(self._parts[part], asked, out[first:end])
+            for query, scores in zip(asked, out, strict=True):
+                _write_scores(self._parts[part], query[None], scores[first:end])
 
         list(self._pool.map(scan, range(len(self._parts))))
         return out
@@ -107,17 +125,9 @@ class ExactSearch:
         """Cosines of unit vectors ``[Q, D]`` with every row, ``[Q, N]`` float32, as one product.
 
         The rows are read once for all queries. A single query takes the way of `scores`.
-
-        Raises:
-            ValueError: The queries have another length.
         """
         if len(queries) == 1:
-            return self.scores(queries[0])[None]
-        if queries.shape[1:] != (self.dims,):
-            raise ValueError(
-                f"the queries have shape {queries.shape} and the rows have {self.dims} dimensions; "
-                "both must come from the same basis."
-            )
+            return self.scores(queries)
         asked = np.ascontiguousarray(queries, dtype=np.float32)
         out = np.empty((len(queries), self.rows), dtype=np.float32)
         for part, (first, end) in zip(self._parts, pairwise(self._first_rows), strict=True):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from service.ranking import top_rows
+from service.search.top import top_rows
 
 FEW_VALUES = st.integers(-3, 3).map(float)  # so that ties are common
 
