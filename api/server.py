@@ -10,6 +10,8 @@ import uvicorn
 from api.app import create_app
 from api.authentication import is_loopback
 from influence.errors import AddressUnavailable, InvalidInput
+from service.cache import Cache, MemoryCache, RedisCache
+from service.caching import CachingAttributor
 from service.keys import KeyRing
 from service.local import LocalAttributor
 from service.settings import Settings
@@ -84,11 +86,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | None) -> None:
-    attributor = LocalAttributor(
-        lambda: _load(settings),
-        queue_size=settings.queue_size,
-        batch_tokens=settings.batch_tokens,
-        batch_wait_s=settings.batch_wait_ms / 1e3,
+    attributor = CachingAttributor(
+        LocalAttributor(
+            lambda: _load(settings),
+            queue_size=settings.queue_size,
+            batch_tokens=settings.batch_tokens,
+            batch_wait_s=settings.batch_wait_ms / 1e3,
+        ),
+        _cache(settings),
     )
     app = create_app(
         attributor,
@@ -113,6 +118,12 @@ async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | N
     await serving
     if loading.done() and not loading.cancelled():
         loading.result()  # raises what ended it
+
+
+def _cache(settings: Settings) -> Cache:
+    if settings.redis_url is None:
+        return MemoryCache(settings.cache_bytes)
+    return RedisCache(settings.redis_url, ttl_s=settings.cache_ttl_s)
 
 
 def _announce(listening: socket.socket, index: str) -> None:

@@ -5,7 +5,27 @@ Importing this module loads neither torch nor faiss.
 
 from typing import Protocol
 
-from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
+from pydantic import BaseModel, ConfigDict
+
+from service.schemas import (
+    AttributeRequest,
+    AttributeResult,
+    DocumentResult,
+    IndexReference,
+    ServiceInfo,
+)
+
+
+class Serving(BaseModel):
+    """Everything but the request that an answer depends on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: IndexReference
+    weights_sha256: str
+    tokenizer_sha256: str
+    dtype: str
+    program: str  # version of Whence
 
 
 class Attributes(Protocol):
@@ -32,8 +52,25 @@ class Attributor(Attributes, Protocol):
         """Whether a request that comes now is answered at once: loaded, warm, not draining."""
         ...
 
+    @property
+    def serving(self) -> Serving:
+        """What answers now.
+
+        Raises:
+            NotReady: Loading or draining.
+        """
+        ...
+
     async def start(self) -> None:
         """Begin to load; returns at once."""
+        ...
+
+    async def wait_loaded(self) -> ServiceInfo:
+        """Wait until loading has ended.
+
+        Raises:
+            AttributionError: It failed, and why.
+        """
         ...
 
     async def close(self) -> None:

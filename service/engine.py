@@ -18,6 +18,7 @@ from influence.errors import IndexMismatch, IndexUnavailable
 from influence.measurement import EncodedQuery, Query
 from influence.model import LoadedModel, load_model
 from influence.store import IndexReader
+from service.attributor import Serving
 from service.batching import Size
 from service.encoding import encode_each, query_of
 from service.explanation import explain_rows
@@ -243,6 +244,17 @@ class Engine:
             NotFound: No document of this id.
         """
         return self.texts.document(document_id)
+
+    @property
+    def serving(self) -> Serving:
+        """Everything but the request that an answer depends on."""
+        return Serving(
+            index=self._reference,
+            weights_sha256=self.loaded.weights_sha256,
+            tokenizer_sha256=self.loaded.tokenizer_sha256,
+            dtype=self.loaded.dtype,
+            program=version("whence"),
+        )
 
     def info(self) -> ServiceInfo:
         """What is being served."""

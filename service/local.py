@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from influence.errors import AttributionError, NotReady, Overloaded
+from service.attributor import Serving
 from service.batching import Batcher
 from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
 
@@ -69,6 +70,11 @@ class LocalAttributor:
     def ready(self) -> bool:
         """Loaded, warm and not draining."""
         return self._engine is not None and not self._closing
+
+    @property
+    def serving(self) -> Serving:
+        """See `service.attributor.Attributor`."""
+        return self._ready_engine().serving
 
     @property
     def waiting(self) -> int:

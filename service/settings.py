@@ -68,6 +68,15 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         60.0, gt=0, description="After which an attribution is given up; a caller may ask for less."
     )
+    redis_url: str | None = Field(
+        None, description="A Redis that replicas share, redis://…; without it they share nothing."
+    )
+    cache_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Memory for finished answers where there is no Redis; 0: none.",
+    )
+    cache_ttl_s: int = Field(3600, gt=0, description="How long Redis keeps a finished answer.")
     max_body_bytes: int = Field(5_000_000, gt=0, description="Largest request body.")
 
 

