@@ -19,6 +19,8 @@
     ├── Unauthenticated         no API key, or one that is not valid
     ├── Forbidden               the key may not do this
     ├── KeysUnavailable         the file of API keys cannot be read
+    ├── LedgerUnavailable       the ledger cannot be reached, read or written
+    │   └── LedgerBroken        an entry was changed, moved or taken out
     ├── AddressUnavailable      the server cannot listen where it was told to
     ├── BuildConflict           an unfinished build with other settings is in the way
     ├── StorageFull             the disk is full, or the folder cannot be written
@@ -142,6 +144,14 @@ class DeadlineExceeded(ServiceUnavailable):
             f"The answer took longer than {timeout_s:g} seconds and was given up. Ask again when "
             "the server is less busy, ask for less, or send a longer X-Request-Timeout-Ms."
         )
+
+
+class LedgerUnavailable(AttributionError):
+    """The ledger cannot be reached, read or written."""
+
+
+class LedgerBroken(LedgerUnavailable):
+    """An entry of the ledger was changed, moved or taken out; the message says which."""
 
 
 class AddressUnavailable(AttributionError):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.parts import HitExplanation, TokenInfluence
+from service.usage import Usage
 
 MAX_CHARACTERS = 200_000  # of a prompt or a response
 MAX_FILTER_VALUES = 1_000
@@ -144,6 +145,11 @@ class AttributeRequest(_Schema):
             "the layers of the model; costs a forward and a backward pass over the hits."
         ),
         examples=[False],
+    )
+    usage: Usage | None = Field(
+        default=None,
+        description="Its weight in the ledger; by default its explained tokens, and not billable.",
+        examples=[{"billable": True, "weight": 0.002}],
     )
 
     @model_validator(mode="after")

@@ -1,0 +1,110 @@
+"""An attributor whose answers are in the ledger before they leave.
+
+It wraps any `service.attributor.Attributor`: the engine of this process, or workers behind a queue.
+Importing this module loads neither torch nor faiss.
+"""
+
+import asyncio
+import os
+import random
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from influence.store import NO_OWNER
+from service.attributor import Attributor
+from service.ledger.chain import Pending
+from service.ledger.record import attribution_entry, owners_entry
+from service.ledger.recorder import Recorder
+from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
+
+Policy = Literal["all", "sampled", "billable"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Which answers count, and what is kept of them.
+
+    Attributes:
+        recorder: Takes the entries.
+        policy: all; sampled: each with a probability, and its weight over it; billable: those
+            whose request says so.
+        probability: Of the policy sampled.
+        keep_texts: Whether prompts and responses may be kept.
+    """
+
+    recorder: Recorder
+    policy: Policy = "all"
+    probability: float = 1.0
+    keep_texts: bool = False
+
+    def counts(self, request: AttributeRequest) -> bool:
+        """Whether an answer is recorded; of the policy sampled, by lot."""
+        if self.policy == "billable":
+            return request.usage is not None and request.usage.billable
+        return self.policy == "all" or random.random() < self.probability
+
+
+class Recorded:
+    """An attributor as one caller sees it; what it answers is recorded under that caller.
+
+    Args:
+        attributor: Answers.
+        recording: What is recorded.
+        caller: Id of the API key.
+    """
+
+    def __init__(self, attributor: Attributor, recording: Recording, caller: str | None) -> None:
+        self._attributor = attributor
+        self._recording = recording
+        self._caller = caller
+
+    async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
+        """See `service.attributor.Attributor`.
+
+        Raises:
+            StorageFull: The entry cannot be written, so the answer does not leave.
+        """
+        # What it counts for changes nothing of the answer, nor whether one like it is kept.
+        asked = request.model_copy(update={"usage": None})
+        result = await self._attributor.attribute(asked, request_id=request_id)
+        if not self._recording.counts(request):
+            return result
+        owners, names = _owners_of(result)
+        entry = attribution_entry(
+            request,
+            result,
+            owners,
+            names,
+            caller=self._caller,
+            usage=result.query.tokens if request.usage is None else request.usage.weight,
+            probability=self._recording.probability if self._recording.policy == "sampled" else 1,
+            policy=self._recording.policy,
+            keep_text=self._recording.keep_texts,
+            salt=os.urandom(16),
+            time_us=time.time_ns() // 1000,
+        )
+        # Shielded: once it is on its way to the disk it counts, whether or not the caller stays.
+        await asyncio.shield(asyncio.wrap_future(self._recording.recorder.record(entry, owners)))
+        return result
+
+    async def document(self, document_id: str) -> DocumentResult:
+        """See `service.attributor.Attributor`."""
+        return await self._attributor.document(document_id)
+
+    async def info(self) -> ServiceInfo:
+        """See `service.attributor.Attributor`."""
+        return await self._attributor.info()
+
+
+def _owners_of(result: AttributeResult) -> tuple[Pending, dict[str, int]]:
+    """The entry that names the owners of an answer, and their places in the totals."""
+    names = sorted(share.owner or NO_OWNER for share in result.owners)
+    body = {
+        "index": result.index.id,
+        "version": result.index.version,
+        "model": result.model,
+        "names": names,
+    }
+    owners = owners_entry(body, time_us=time.time_ns() // 1000)
+    return owners, {name: place for place, name in enumerate(names)}
