@@ -117,9 +117,11 @@ class _HeadLoss(torch.autograd.Function):
             rows = slice(start, start + ROWS_PER_CHUNK)
             logits = (hidden[rows] @ product.T).float()
             wanted = target[rows, None]
-            log_z = logits.logsumexp(1, keepdim=True)
-            total += (log_z - logits.gather(1, wanted)).sum()
-            residual = logits.sub_(log_z).exp_()
+            of_target, peak = logits.gather(1, wanted), logits.amax(1, keepdim=True)
+            residual = logits.sub_(peak).exp_()
+            summed = residual.sum(1, keepdim=True)
+            total += (peak + summed.log() - of_target).sum()
+            residual /= summed
             residual.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=residual.dtype))
             residual = residual.to(hidden.dtype)
             grad_hidden[rows] = residual @ product

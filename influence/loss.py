@@ -97,10 +97,13 @@ class _TokenLosses(torch.autograd.Function):
             rows = slice(start, start + ROWS_PER_CHUNK)
             logits = head.logits(hidden[rows])  # [n, V]
             wanted = target[rows, None]
-            log_z = logits.logsumexp(dim=1, keepdim=True)
-            losses[rows] = (log_z - logits.gather(1, wanted)).squeeze(1)
+            of_target, peak = logits.gather(1, wanted), logits.amax(dim=1, keepdim=True)
             slope = None if head.softcap is None else 1 - (logits / head.softcap).square()
-            residual = logits.sub_(log_z).exp_()  # softmax, in place: the only [n, V] array
+            # Softmax in place: one exponential a logit, and the only [n, V] array.
+            residual = logits.sub_(peak).exp_()
+            total = residual.sum(dim=1, keepdim=True)
+            losses[rows] = (peak + total.log() - of_target).squeeze(1)
+            residual /= total
             residual.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=residual.dtype))
             if slope is not None:
                 residual *= slope
