@@ -33,6 +33,7 @@ from influence.manifest import (
     LayerEntry,
     Manifest,
     ModelIdentity,
+    dims_for,
     plan_sha256,
 )
 from influence.model import LoadedModel
@@ -89,6 +90,8 @@ def build_index(
         skip_bad_records=skip_bad_records,
         reporter=reporter,
     )
+    if settings.dims == "auto":
+        settings = settings.model_copy(update={"dims": dims_for(survey.passages)})
     model = ModelIdentity(
         name=loaded.name,
         weights_sha256=loaded.weights_sha256,

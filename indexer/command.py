@@ -10,18 +10,14 @@ from pydantic import ValidationError
 
 from influence.manifest import IndexSettings
 
-AUTO_DIMS = 16_384  # 32 KB a passage in fp16; weak queries are told apart better than at 4,096
-
 
 def _default(name: str) -> Any:
     return IndexSettings.model_fields[name].default
 
 
-def _dims(value: str) -> int:
-    if value == "auto":
-        return AUTO_DIMS
-    if value.isdigit() and int(value) >= 8:
-        return int(value)
+def _dims(value: str) -> str:
+    if value == "auto" or (value.isdigit() and int(value) >= 8):
+        return value
     raise typer.BadParameter(f"{value!r} is neither auto nor a whole number of at least 8")
 
 
@@ -45,8 +41,9 @@ def index(
     model: Annotated[str, typer.Option(help="The model that was trained on the corpus.")],
     out: Annotated[Path, typer.Option(help="The index folder.")],
     dims: Annotated[
-        str, typer.Option(help="Numbers of a stored vector: auto, or a number.")
-    ] = "auto",
+        str,
+        typer.Option(help="Numbers of a stored vector: a number, or auto.", callback=_dims),
+    ] = str(_default("dims")),
     rank: Annotated[
         str, typer.Option(help="Rank of each side of a layer: a number, or auto.", callback=_rank)
     ] = str(_default("rank")),
@@ -111,7 +108,7 @@ def index(
     settings = _settings(
         rank=rank if rank == "auto" else int(rank),
         rank_budget=rank_budget,
-        dims=_dims(dims),
+        dims=dims if dims == "auto" else int(dims),
         hessian=hessian,
         projection=projection,
         labels=labels,

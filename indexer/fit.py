@@ -33,7 +33,7 @@ from influence.encoder import GradientEncoder, LanguageModelLoss, as_task
 from influence.errors import InvalidInput, NumericalError
 from influence.fisher import SampledLabelLoss
 from influence.layers import select_layers
-from influence.manifest import FitEntry, IndexSettings, LayerEntry
+from influence.manifest import FitEntry, IndexSettings, LayerEntry, dims_for
 from influence.model import LoadedModel
 from influence.shrinkage import (
     JOINT_GRID,
@@ -111,7 +111,7 @@ def fit_basis(
             reporter=reporter,
         )
         projections = leading_projections(layers, leaders, covariances, settings)
-    bare = _bare_basis(projections, settings)
+    bare = _bare_basis(projections, settings, examples=len(sample))
     with GradientSpool(spool, bare.coordinates) as gradients:
         _log_sample(task, bare, sample, gradients, settings, reporter)
         bare = _with_curvature(bare, gradients, projections, covariances, settings)
@@ -120,7 +120,11 @@ def fit_basis(
     return Fitted(
         basis,
         settings.model_copy(
-            update={"damping": basis.damping, "joint_damping": basis.joint.damping}
+            update={
+                "dims": basis.dims,
+                "damping": basis.damping,
+                "joint_damping": basis.joint.damping,
+            }
         ),
         projections.entries(),
         FitEntry(
@@ -175,7 +179,7 @@ def _with_sampled_labels(task: Task, settings: IndexSettings) -> Task:
     return SampledLabelLoss(task, seed=settings.seed)
 
 
-def _bare_basis(projections: Projections, settings: IndexSettings) -> Basis:
+def _bare_basis(projections: Projections, settings: IndexSettings, *, examples: int) -> Basis:
     """Projections alone; curvature and dampings are to come."""
     layers = []
     for layer in projections.layers:
@@ -183,7 +187,8 @@ def _bare_basis(projections: Projections, settings: IndexSettings) -> Basis:
         ones = torch.ones(len(b.basis), len(a.basis), dtype=torch.float64)
         leader = projections.leaders[layer.name]
         layers.append(LayerBasis(layer.name, leader, a.basis.float(), b.basis.float(), ones))
-    return Basis(tuple(layers), math.nan, settings.dims, settings.seed)
+    dims = dims_for(examples) if settings.dims == "auto" else settings.dims
+    return Basis(tuple(layers), math.nan, dims, settings.seed)
 
 
 def _log_sample(

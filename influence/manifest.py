@@ -51,6 +51,16 @@ Labels = Literal["empirical", "sampled"]
 Target = Literal["auto", "all", "adapter", "base"]
 
 
+FEW_GB = 4 * 2**30
+DIMS = 16_384  # weak queries are told apart better than at 4,096
+DIMS_OF_MANY = 4_096
+
+
+def dims_for(passages: int) -> int:
+    """``D`` where nobody chose it: 16,384 while fp16 vectors stay within 4 GiB, else 4,096."""
+    return DIMS if passages * DIMS * 2 <= FEW_GB else DIMS_OF_MANY
+
+
 class IndexSettings(_Frozen):
     """Every setting that changes a score."""
 
@@ -60,7 +70,11 @@ class IndexSettings(_Frozen):
     rank_budget: int = Field(
         64, ge=1, description="With rank auto: the rank in every layer whose cost is spent."
     )
-    dims: int = Field(16_384, ge=8, description="Numbers of a stored vector.")
+    dims: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
+        "auto",
+        description="Numbers of a stored vector; auto: by the number of passages (`dims_for`). A "
+        "published index has a number.",
+    )
     hessian: Hessian = "ekfac"
     projection: Projection = "pca"
     labels: Labels = Field("empirical", description="Tokens whose gradients fit the curvature.")

@@ -163,6 +163,12 @@ def test_other_settings_make_another_version_and_keep_the_first(llama, build, tm
     assert len(list((tmp_path / "index" / "versions").iterdir())) == 2
 
 
+def test_a_published_index_has_a_number_where_the_dims_were_auto(llama, build):
+    manifest = build(_records(), llama, dims="auto").manifest
+    assert manifest.settings.dims == 16_384
+    assert manifest.vector_dims == min(16_384, manifest.coordinates)
+
+
 def test_a_changed_corpus_is_another_plan(llama, build):
     first = build(_records(), llama)
     records = _records()

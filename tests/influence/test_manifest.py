@@ -4,7 +4,13 @@ import math
 import pytest
 
 from influence.errors import IndexCorrupt, IndexTooNew
-from influence.manifest import FORMAT_VERSION, IndexSettings, check_files, read_manifest
+from influence.manifest import (
+    FORMAT_VERSION,
+    IndexSettings,
+    check_files,
+    dims_for,
+    read_manifest,
+)
 
 
 def test_a_manifest_reads_as_it_was_written(hand_made):
@@ -74,3 +80,8 @@ def test_every_file_is_checked(hand_made):
         if path.is_file()
     }
     assert there == listed
+
+
+def test_dims_that_nobody_chose_keep_the_vectors_within_a_few_gigabytes():
+    assert (dims_for(1), dims_for(131_072), dims_for(131_073)) == (16_384, 16_384, 4_096)
+    assert 2 * 131_072 * dims_for(131_072) == 4 * 2**30
