@@ -27,7 +27,7 @@ def info(
         "model": f"{manifest.model.name} ({manifest.model.dtype})",
         "corpus": f"{manifest.corpus.name}: {manifest.corpus.documents} documents, "
         f"{manifest.corpus.target_tokens} target tokens",
-        "passages": f"{manifest.rows} of {manifest.vector_dims} dims, {size / 1e6:.1f} MB",
+        "passages": f"{len(reader)} of {manifest.vector_dims} dims, {size / 1e6:.1f} MB",
         "left out": str(len(manifest.left_out_passages)),
         "coverage": f"{manifest.coverage.share_of_linear:.1%} of the linear parameters, "
         f"{manifest.coverage.share_of_all:.1%} of all",

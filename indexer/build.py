@@ -23,7 +23,7 @@ from influence.basis import load_basis, save_basis
 from influence.encoder import GradientEncoder
 from influence.errors import NumericalError
 from influence.layers import coverage
-from influence.lock import ENTRANCE, WRITERS, FileLock, locked
+from influence.lock import ENTRANCE, WRITERS, FileLock, changing, locked, sign
 from influence.manifest import (
     FORMAT_VERSION,
     CorpusIdentity,
@@ -117,11 +117,13 @@ def build_index(
         with locked(index_dir / ENTRANCE):
             if done := published_version(index_dir, plan):
                 reporter.note(f"This very index is already built: version {done}.")
-                make_current(index_dir, done)
+                with changing(index_dir):
+                    make_current(index_dir, done)
                 return done
             is_alone = writers.try_acquire()
             staging = Staging.open(index_dir, plan, restart=restart, is_alone=is_alone)
             writers.acquire(shared=True)
+            sign(index_dir / WRITERS)
         fitted = _fit(staging, loaded, survey, settings, reporter)
         units = Units(
             lambda: locate_corpus(corpus, skip_bad_records=skip_bad_records),
@@ -142,7 +144,7 @@ def build_index(
             f"None of the {survey.passages} passages has a usable gradient; "
             f"{'; '.join(logged.left_out[:3])}. Check that the model's weights are finite."
         )
-    with ending(index_dir):
+    with ending(index_dir), changing(index_dir):
         if not staging.is_unfinished(plan):  # another process of the crew was here before
             done = published_version(index_dir, plan, hashed=False)
             assert done is not None

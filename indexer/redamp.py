@@ -10,6 +10,7 @@ from indexer.build import BASIS
 from indexer.progress import Reporter
 from influence.atomic import write_bytes
 from influence.basis import Basis, load_basis, save_basis
+from influence.lock import changing, sole_writer
 from influence.manifest import (
     FORMAT_VERSION,
     Calibration,
@@ -51,8 +52,22 @@ def redamp_index(
         InvalidInput: The stored numbers do not allow it; the message says why.
         IndexUnavailable: There is no index, or it is damaged.
         BuildConflict: The folder holds an unfinished build.
+        IndexBusy: Another process is writing to it.
         StorageFull: The disk is full or the folder cannot be written.
     """
+    # Both locks: what is removed while vectors are rescaled would be there again.
+    with sole_writer(index_dir), changing(index_dir):
+        return _redamp(index_dir, damping, joint_damping, reporter, restart=restart)
+
+
+def _redamp(
+    index_dir: Path,
+    damping: float | None,
+    joint_damping: float | None,
+    reporter: Reporter,
+    *,
+    restart: bool,
+) -> str:
     reader = IndexReader.open(index_dir)
     reader.verify()  # or the hashes of copies would make damage look sound
     manifest = reader.manifest

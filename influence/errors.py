@@ -22,6 +22,7 @@
     ├── LedgerUnavailable       the ledger cannot be reached, read or written
     │   └── LedgerBroken        an entry was changed, moved or taken out
     ├── AddressUnavailable      the server cannot listen where it was told to
+    ├── IndexBusy               another process is writing to the index
     ├── BuildConflict           an unfinished build with other settings is in the way
     ├── StorageFull             the disk is full, or the folder cannot be written
     ├── OutOfMemory             a single passage needs more memory than there is
@@ -156,6 +157,10 @@ class LedgerBroken(LedgerUnavailable):
 
 class AddressUnavailable(AttributionError):
     """The server cannot listen where it was told to."""
+
+
+class IndexBusy(AttributionError):
+    """Another process is writing to the index."""
 
 
 class BuildConflict(AttributionError):

@@ -187,7 +187,8 @@ class IndexReader:
             raise NotFound(
                 f"Document {document_id!r} is not in this index. `whence info` tells what it holds."
             )
-        shard, offset = place
+        shard = int(np.searchsorted(self._first_document, place, side="right")) - 1
+        offset = place - int(self._first_document[shard])
         stored = self._document_files[shard]
         group = 0
         while offset >= stored.metadata.row_group(group).num_rows:
@@ -198,13 +199,28 @@ class IndexReader:
 
     def documents(self) -> Iterator[StoredDocument]:
         """All documents with their texts, in the order of the corpus; a few in memory at a time."""
+        for _, record in self.document_records():
+            yield self._stored_document(record)
+
+    def document_records(
+        self, columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The documents as they are stored (`influence.tables`), with the number of each there.
+
+        Args:
+            columns: Of the table; all of them by default.
+        """
         removed, number = set(self.tombstones.documents.tolist()), 0
         for stored in self._document_files:
             for group in range(stored.metadata.num_row_groups):
-                for record in stored.read_row_group(group).to_pylist():
+                for record in stored.read_row_group(group, columns=columns).to_pylist():
                     if number not in removed:
-                        yield self._stored_document(record)
+                        yield number, record
                     number += 1
+
+    def rows_of(self, document_id: str) -> tuple[int, ...]:
+        """Rows of a document's passages; none for a document that is not here."""
+        return self._rows_of.get(document_id, ())
 
     def document_ids(self) -> list[str]:
         """All documents, in the order of the corpus."""
@@ -304,21 +320,14 @@ class IndexReader:
     def _document_files(self) -> list[Any]:
         return [self._parquet("documents", s) for s in self.manifest.shards]
 
-    def _document_column(self, column: str) -> Iterator[tuple[int, int, Any]]:
-        """Shard, place there and value of each document."""
-        removed, number = set(self.tombstones.documents.tolist()), 0
-        for shard, file in enumerate(self._document_files):
-            for offset, value in enumerate(file.read(columns=[column])[column].to_pylist()):
-                if number not in removed:
-                    yield shard, offset, value
-                number += 1
+    @cached_property
+    def _first_document(self) -> np.ndarray:
+        return np.cumsum([0, *(file.metadata.num_rows for file in self._document_files)])
 
     @cached_property
-    def _documents(self) -> dict[str, tuple[int, int]]:
-        return {
-            document_id: (shard, offset)
-            for shard, offset, document_id in self._document_column("id")
-        }
+    def _documents(self) -> dict[str, int]:
+        """Where each document is stored."""
+        return {record["id"]: number for number, record in self.document_records(["id"])}
 
     @cached_property
     def _rows_of(self) -> dict[str, tuple[int, ...]]:
@@ -330,11 +339,13 @@ class IndexReader:
     def _stored_document(self, record: dict[str, Any]) -> StoredDocument:
         document = document_of(record)
         values = {field.name: getattr(document, field.name) for field in fields(document)}
-        return StoredDocument(**values, rows=self._rows_of.get(document.id, ()))
+        return StoredDocument(**values, rows=self.rows_of(document.id))
 
     def _row_attribute(self, column: str) -> np.ndarray:
-        values = (value or "" for *_, value in self._document_column(column))
-        value_of = dict(zip(self._documents, values, strict=True))
+        value_of = {
+            record["id"]: record[column] or ""
+            for _, record in self.document_records(["id", column])
+        }
         return np.array([value_of[d] for d in self._row_documents()], dtype=str)
 
 

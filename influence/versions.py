@@ -92,6 +92,21 @@ def hold(index_dir: Path, version: str) -> Lease | None:
     return lease if there else None
 
 
+def hold_alone(index_dir: Path, version: str) -> Lease | None:
+    """Keep readers from opening a version; None if one has it open, or it cannot be known."""
+    try:
+        descriptor = os.open(index_dir / VERSIONS / version / MANIFEST, os.O_RDONLY)
+    except OSError:
+        return None
+    lease = Lease(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lease.close()
+        return None
+    return lease
+
+
 def hold_current(index_dir: Path) -> tuple[str, Lease | None]:
     """The current version, held; without a lease if `CURRENT` names one that is not there."""
     name = current_version(index_dir)
