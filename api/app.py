@@ -3,19 +3,25 @@
 Importing this module loads neither torch nor faiss.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from api.authentication import Authentication
 from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
+from api.observing import Observing
 from api.page import add_page
 from api.routes import attribute, documents, probes
+from api.tracing import add_tracing
 from service.attributor import Attributor
+from service.audit import AuditLog
+from service.hidden import Hidden
 from service.keys import KeyRing
+from service.metrics import Metrics
 from service.rates import SlidingWindow
 
 MAX_BODY_BYTES = 5_000_000
@@ -29,6 +35,11 @@ def create_app(
     local_only: bool = False,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
+    cors_origins: Sequence[str] = (),
+    hidden: Hidden | None = None,
+    audit: AuditLog | None = None,
+    metrics: Metrics | None = None,
+    shown_settings: Mapping[str, bool | int | float] | None = None,
 ) -> FastAPI:
     """Build the application.
 
@@ -39,6 +50,14 @@ def create_app(
         local_only: Answer only under a name of this machine, since there are no keys.
         request_timeout_s: After which an attribution is given up; a caller may ask for less.
         max_body_bytes: Largest request body.
+        cors_origins: Origins whose pages may ask from a browser.
+        hidden: What is withheld from every answer.
+        audit: Where actions of administrators are written down.
+        metrics: What is counted.
+        shown_settings: Settings of the deployment that anybody may know.
+
+    Raises:
+        InvalidInput: Traces are asked for, and OpenTelemetry is not installed.
     """
 
     @asynccontextmanager
@@ -46,6 +65,7 @@ def create_app(
         await attributor.start()
         yield
         await attributor.close()
+        flush_traces()
 
     app = FastAPI(
         title="Whence",
@@ -58,10 +78,24 @@ def create_app(
     )
     app.state.attributor = attributor
     app.state.request_timeout_s = request_timeout_s
+    app.state.hidden = hidden or Hidden(None, None)
+    app.state.audit = audit or AuditLog(None)
+    app.state.metrics = metrics or Metrics()
+    app.state.shown_settings = dict(shown_settings or {})
     add_error_handlers(app)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
     app.add_middleware(Authentication, keys=keys, rates=SlidingWindow(), local_only=local_only)
-    app.add_middleware(RequestId)  # added last: outermost
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(Observing, metrics=app.state.metrics)
+    app.add_middleware(RequestId)
+    flush_traces = add_tracing(app)  # added last: outermost
     for routes in (attribute, documents, probes):
         app.include_router(routes.router)
     add_page(app)

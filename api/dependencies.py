@@ -1,6 +1,6 @@
 """What routes ask for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Security
@@ -40,8 +40,22 @@ ReaderDep = Annotated[Access, Depends(with_scope("read"))]
 PublicAttributorDep = Annotated[Attributor, Depends(_attributor)]
 
 
-def _seen(attributor: PublicAttributorDep, access: ReaderDep) -> Seen:
-    return Seen(attributor, access)
+RequestIdDep = Annotated[str, Depends(_request_id)]
+
+
+def _seen(request: Request, attributor: PublicAttributorDep, access: ReaderDep) -> Seen:
+    state = request.app.state
+    return Seen(attributor, access, hidden=state.hidden, metrics=state.metrics)
+
+
+def _administrator(
+    request: Request,
+    request_id: RequestIdDep,
+    access: Annotated[Access, Depends(with_scope("admin"))],
+) -> Iterator[Access]:
+    what = f"{request.method} {request.url.path}"
+    with request.app.state.audit.action(access.name, what, request_id=request_id):
+        yield access
 
 
 def _timeout_s(
@@ -63,5 +77,6 @@ def _timeout_s(
 
 
 AttributorDep = Annotated[Seen, Depends(_seen)]
-RequestIdDep = Annotated[str, Depends(_request_id)]
 TimeoutDep = Annotated[float, Depends(_timeout_s)]
+# Asks for the scope admin, and writes to the audit log what is done with it.
+AdministratorDep = Annotated[Access, Depends(_administrator)]

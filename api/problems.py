@@ -32,6 +32,7 @@ def problem(
         headers: Further headers.
     """
     body = document(status, detail, kind=kind, request_id=request.state.request_id)
+    request.state.problem = body.title.lower().replace(" ", "-")  # for metrics and logs
     # ASCII, since a caller's text may hold half a surrogate pair, which no UTF-8 can carry.
     content = json.dumps(body.model_dump()).encode("ascii")
     return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)

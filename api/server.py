@@ -1,7 +1,6 @@
 """Run the server: listen, load in the background, say when it is ready, drain at the end."""
 
 import asyncio
-import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,15 @@ import uvicorn
 from api.app import create_app
 from api.authentication import is_loopback
 from influence.errors import AddressUnavailable, InvalidInput
+from service.audit import AuditLog
 from service.cache import Cache, MemoryCache, RedisCache
 from service.caching import CachingAttributor
+from service.hidden import Hidden
 from service.keys import KeyRing
 from service.local import LocalAttributor
-from service.settings import Settings
+from service.logs import configure_logging
+from service.metrics import Metrics
+from service.settings import Settings, shown_settings
 
 if TYPE_CHECKING:
     from service.engine import Engine
@@ -32,7 +35,7 @@ def run(settings: Settings) -> None:
         AttributionError: Model or index cannot be loaded.
     """
     keys = open_keys(settings)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    configure_logging(log_format=settings.log_format, level=settings.log_level)
     with listen(settings.host, settings.port) as listening:
         try:
             asyncio.run(_serve(settings, listening, keys))
@@ -86,12 +89,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | None) -> None:
+    metrics = Metrics()
     attributor = CachingAttributor(
         LocalAttributor(
-            lambda: _load(settings),
+            lambda: _load(settings, metrics),
             queue_size=settings.queue_size,
             batch_tokens=settings.batch_tokens,
             batch_wait_s=settings.batch_wait_ms / 1e3,
+            metrics=metrics,
         ),
         _cache(settings),
     )
@@ -101,9 +106,14 @@ async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | N
         local_only=settings.no_auth,
         request_timeout_s=settings.request_timeout_s,
         max_body_bytes=settings.max_body_bytes,
+        cors_origins=settings.cors_origins,
+        hidden=Hidden(settings.blocked_file, settings.pii_patterns_file),
+        audit=AuditLog(settings.audit_log),
+        metrics=metrics,
+        shown_settings=shown_settings(settings),
     )
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     loading = asyncio.create_task(attributor.wait_loaded())
@@ -132,10 +142,11 @@ def _announce(listening: socket.socket, index: str) -> None:
     print(f"Whence serves the index {index} on http://{shown}:{port}", flush=True)
 
 
-def _load(settings: Settings) -> "Engine":
+def _load(settings: Settings, metrics: Metrics) -> "Engine":
     # Imported in the worker thread: torch takes seconds, and /livez shall answer meanwhile.
     from service.engine import Engine
 
+    metrics.watch_gpu()
     return Engine.load(
         settings.index_dir,
         settings.model,

@@ -20,6 +20,11 @@ app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
 _File = Annotated[Path, typer.Option("--file", envvar="WHENCE_KEYS_FILE", help="The file of keys.")]
 _DEFAULT_FILE = Path("keys.json")
+_AuditLog = Annotated[
+    Path | None,
+    typer.Option(envvar="WHENCE_AUDIT_LOG", help="File to which the change is added."),
+]
+_COMMAND_LINE = "command line"
 _SCOPES = ("read", "write", "admin")
 
 
@@ -48,20 +53,23 @@ def create(
         int | None, typer.Option(min=1, help="How often it may ask; any number by default.")
     ] = None,
     file: _File = _DEFAULT_FILE,
+    audit_log: _AuditLog = None,
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
+    from service.audit import AuditLog
     from service.keys import create_key
 
     now = datetime.now(UTC)
-    key, token = create_key(
-        file,
-        name=name,
-        scopes=frozenset(scope),  # type: ignore[arg-type] # checked by the callback
-        now=now,
-        expires=None if expires_days is None else now + timedelta(days=expires_days),
-        owners=tuple(owner) if owner else None,
-        requests_per_minute=requests_per_minute,
-    )
+    with AuditLog(audit_log).action(_COMMAND_LINE, f"create key {name} of {'+'.join(scope)}"):
+        key, token = create_key(
+            file,
+            name=name,
+            scopes=frozenset(scope),  # type: ignore[arg-type] # checked by the callback
+            now=now,
+            expires=None if expires_days is None else now + timedelta(days=expires_days),
+            owners=tuple(owner) if owner else None,
+            requests_per_minute=requests_per_minute,
+        )
     typer.echo(f"The key {key.id} of {key.name} is in {file}. It is shown this once:", err=True)
     typer.echo(token)
 
@@ -87,11 +95,14 @@ def list_keys(
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The id, as `list` shows it.")],
     file: _File = _DEFAULT_FILE,
+    audit_log: _AuditLog = None,
 ) -> None:
     """Make a key worthless, from the next request on."""
+    from service.audit import AuditLog
     from service.keys import revoke_key
 
-    key = revoke_key(file, key_id, now=datetime.now(UTC))
+    with AuditLog(audit_log).action(_COMMAND_LINE, f"revoke key {key_id}"):
+        key = revoke_key(file, key_id, now=datetime.now(UTC))
     typer.echo(f"The key {key.id} of {key.name} is revoked.")
 
 

@@ -21,6 +21,7 @@
     ├── KeysUnavailable         the file of API keys cannot be read
     ├── LedgerUnavailable       the ledger cannot be reached, read or written
     │   └── LedgerBroken        an entry was changed, moved or taken out
+    ├── ListUnavailable         a list of what is withheld cannot be read
     ├── AddressUnavailable      the server cannot listen where it was told to
     ├── IndexBusy               another process is writing to the index
     ├── BuildConflict           an unfinished build with other settings is in the way
@@ -153,6 +154,10 @@ class LedgerUnavailable(AttributionError):
 
 class LedgerBroken(LedgerUnavailable):
     """An entry of the ledger was changed, moved or taken out; the message says which."""
+
+
+class ListUnavailable(AttributionError):
+    """A list of what is withheld cannot be read; then nothing is shown."""
 
 
 class AddressUnavailable(AttributionError):

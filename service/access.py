@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from influence.errors import Forbidden, NotFound
 from service.attributor import Attributor
+from service.hidden import Hidden
 from service.keys import Key, Scope
+from service.metrics import Metrics
 from service.schemas import (
     AttributeRequest,
     AttributeResult,
@@ -50,15 +52,19 @@ EVERYTHING = Access("nobody", frozenset({"read", "write", "admin"}))
 
 
 class Seen:
-    """An attributor as one caller may see it: documents of its owners, and nothing of the others'.
+    """An attributor as one caller may see it: documents of its owners, nothing that is withheld.
 
     Owners' totals are exact sums over an owner's own documents, so leaving the others out changes
     none of them.
     """
 
-    def __init__(self, attributor: Attributor, access: Access) -> None:
+    def __init__(
+        self, attributor: Attributor, access: Access, *, hidden: Hidden, metrics: Metrics
+    ) -> None:
         self._attributor = attributor
         self._owners = access.owners
+        self._hidden = hidden
+        self._metrics = metrics
 
     async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
         """See `service.attributor.Attributor`.
@@ -67,12 +73,15 @@ class Seen:
             Forbidden: The filter asks for documents of other owners alone.
         """
         owners = self._owners
-        if owners is None:
-            return await self._attributor.attribute(request, request_id=request_id)
-        narrowed = request.model_copy(update={"filter": _narrowed(request.filter, owners)})
-        result = await self._attributor.attribute(narrowed, request_id=request_id)
-        own = tuple(share for share in result.owners if share.owner in owners)
-        return result.model_copy(update={"owners": own})
+        if owners is not None:
+            narrowed = _narrowed(request.filter, owners)
+            request = request.model_copy(update={"filter": narrowed})
+        result = await self._attributor.attribute(request, request_id=request_id)
+        self._metrics.answered(result)
+        if owners is not None:
+            own = tuple(share for share in result.owners if share.owner in owners)
+            result = result.model_copy(update={"owners": own})
+        return self._hidden.in_result(result)
 
     async def document(self, document_id: str) -> DocumentResult:
         """See `service.attributor.Attributor`; a document of others is as one that is not there."""
@@ -82,7 +91,7 @@ class Seen:
             raise NotFound(
                 f"Document {document_id!r} is not in this index. `whence info` tells what it holds."
             )
-        return found
+        return self._hidden.in_document(found)
 
     async def info(self) -> ServiceInfo:
         """See `service.attributor.Attributor`."""

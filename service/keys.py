@@ -24,6 +24,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from influence.atomic import storage_errors, write_bytes
 from influence.errors import InvalidInput, KeysUnavailable, NotFound, Unauthenticated
 from service.schemas import MAX_FILTER_VALUES, Name
+from service.watched import WatchedFile
 
 Scope = Literal["read", "write", "admin"]
 
@@ -146,9 +147,7 @@ class KeyRing:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[tuple[int, ...], dict[str, Key]] = ((), {})
-        self._keys()
+        self._file = WatchedFile(path, lambda path: {key.id: key for key in read_keys(path)})
 
     def authenticate(self, token: str) -> Key:
         """The key behind what a caller sent.
@@ -159,7 +158,7 @@ class KeyRing:
         """
         prefix, _, rest = token.partition("_")
         key_id, _, secret = rest.partition("_")
-        key = self._keys().get(key_id)
+        key = self._file.content().get(key_id)
         # Always one comparison, in constant time, so that time tells nothing of ids and secrets.
         right = hmac.compare_digest(_digest(secret), key.sha256 if key else "0" * 64)
         if key is None or not right or prefix != _PREFIX:
@@ -167,17 +166,6 @@ class KeyRing:
         if (state := key.state(datetime.now(UTC))) != "valid":
             raise Unauthenticated(f"The API key {key_id} is {state}. {_REFUSED}", key_given=True)
         return key
-
-    def _keys(self) -> dict[str, Key]:
-        try:
-            found = self._path.stat()
-        except OSError:
-            mark: tuple[int, ...] = ()  # reading it says why
-        else:
-            mark = (found.st_mtime_ns, found.st_ino, found.st_size)
-        if not mark or mark != self._seen[0]:
-            self._seen = (mark, {key.id: key for key in read_keys(self._path)})
-        return self._seen[1]
 
 
 def _digest(secret: str) -> str:

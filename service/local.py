@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from influence.errors import AttributionError, NotReady, Overloaded
 from service.attributor import Serving
 from service.batching import Batcher
+from service.metrics import Metrics
 from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class LocalAttributor:
         queue_size: Requests that may wait besides those that are computed.
         batch_tokens: Most tokens of a batch, padding included.
         batch_wait_s: How long a request waits for company while the model is idle.
+        metrics: What is counted.
     """
 
     def __init__(
@@ -46,7 +48,10 @@ class LocalAttributor:
         queue_size: int = 64,
         batch_tokens: int = 2048,
         batch_wait_s: float = 0.002,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
+        self._metrics.watch_queue(lambda: self.waiting)
         self._load = load
         self._queue_size = queue_size
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -180,6 +185,7 @@ class LocalAttributor:
 
     def _work(self, batch: "Sequence[_Accepted]") -> "Sequence[AttributeResult | Exception]":
         assert self._engine is not None
+        self._metrics.batched([accepted.asked.size for accepted in batch])
         begun = time.perf_counter()
         answers = self._engine.attribute_many([accepted.asked for accepted in batch])
         return [

@@ -229,6 +229,11 @@ class Hit(_Schema):
     text: str = Field(
         description="Text of the passage.", examples=["The population of Egypt is 111,247,248."]
     )
+    withheld: bool = Field(
+        default=False,
+        description="Whether the operator withholds text and title; the scores are as they were.",
+        examples=[False],
+    )
     start: int = Field(description="First character of the passage in the document.", examples=[0])
     end: int = Field(description="One past its last character in the document.", examples=[39])
     tokens: tuple[TokenInfluence, ...] | None = Field(
@@ -312,6 +317,11 @@ class DocumentResult(_Schema):
     metadata: dict[str, Any] = Field(
         description="What else the corpus says of it.", examples=[{"section": "People"}]
     )
+    withheld: bool = Field(
+        default=False,
+        description="Whether the operator withholds its text and description.",
+        examples=[False],
+    )
     passages: tuple[PassageReference, ...] = Field(description="Its rows of the index, in order.")
 
 
@@ -341,6 +351,11 @@ class ServiceInfo(_Schema):
         description="Most tokens of prompt and response together.", examples=[8192]
     )
     index: IndexFacts
+    settings: dict[str, bool | int | float] = Field(
+        default_factory=dict,
+        description="Numbers and switches of the deployment; names and folders are not told.",
+        examples=[{"queue_size": 32}],
+    )
 
 
 class Problem(BaseModel):

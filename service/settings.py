@@ -8,16 +8,24 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from influence.errors import InvalidInput
+from service.logs import LogFormat, LogLevel
 
 PREFIX = "WHENCE_"
 ENV_FILE = ".env"
+
+
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$")]
+
+
+def _words(value: Any) -> Any:
+    return tuple(value.split()) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -51,6 +59,22 @@ class Settings(BaseSettings):
     no_auth: bool = Field(
         False, description="Let everybody in without a key; only on an address of this machine."
     )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (), description="Origins whose pages may ask from a browser, with spaces between."
+    )
+    blocked_file: Path | None = Field(
+        None, description="Ids of documents whose texts are withheld, one a line."
+    )
+    pii_patterns_file: Path | None = Field(
+        None, description="Regular expressions whose matches in texts are covered, one a line."
+    )
+    audit_log: Path | None = Field(
+        None, description="File to which every action of an administrator is added."
+    )
+    log_format: LogFormat = Field("text", description="text for people, json for machines.")
+    log_level: LogLevel = Field(
+        "warning", description="debug, info, warning or error; info has a line for every request."
+    )
     queue_size: int = Field(
         64, ge=0, description="Attributions that may wait for the model; more are refused."
     )
@@ -78,6 +102,12 @@ class Settings(BaseSettings):
     )
     cache_ttl_s: int = Field(3600, gt=0, description="How long Redis keeps a finished answer.")
     max_body_bytes: int = Field(5_000_000, gt=0, description="Largest request body.")
+
+
+def shown_settings(settings: Settings) -> dict[str, bool | int | float]:
+    """What anybody may know: numbers and switches. A string may hold a name or a password."""
+    values = settings.model_dump()
+    return {name: v for name, v in values.items() if isinstance(v, bool | int | float)}
 
 
 def load_settings(**given: Any) -> Settings:

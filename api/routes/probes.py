@@ -1,12 +1,15 @@
-"""`GET /livez`, `/readyz` and `/info`."""
+"""`GET /livez`, `/readyz`, `/info` and `/metrics`."""
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
 from api.dependencies import PublicAttributorDep
 from api.errors import documented
+from influence.errors import AttributionError
+from service.metrics import CONTENT_TYPE, Metrics
 from service.schemas import ServiceInfo
 
 router = APIRouter(tags=["operations"])
@@ -38,6 +41,18 @@ async def readyz(attributor: PublicAttributorDep) -> Ready:
 
 
 @router.get("/info", responses=documented(503))
-async def info(attributor: PublicAttributorDep) -> ServiceInfo:
-    """What is being served: model, index, version."""
-    return await attributor.info()
+async def info(request: Request, attributor: PublicAttributorDep) -> ServiceInfo:
+    """What is being served: model, index and what was measured of it, version, settings."""
+    served = await attributor.info()
+    return served.model_copy(update={"settings": request.app.state.shown_settings})
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request, attributor: PublicAttributorDep) -> Response:
+    """What Prometheus reads."""
+    told: Metrics = request.app.state.metrics
+    try:
+        told.serves(await attributor.info())
+    except AttributionError:
+        told.serves(None)
+    return Response(told.exposition(), media_type=CONTENT_TYPE)

@@ -25,3 +25,14 @@ def test_an_id_that_is_not_there(client, is_problem, path):
     answer = client.get(f"/documents/{path}")
     # A client resolves plain dots itself, and then asks for another path.
     is_problem(answer, 404, None if path.startswith("../..") else "not-found")
+
+
+@pytest.mark.parametrize("escape", ["..", ".", "", "/", "\\", "%2e%2e", "....//", "C:"])
+def test_an_id_is_never_a_path(client, tiny, escape):
+    """Files of the index itself, by every way out of a folder: an id is looked up, never joined."""
+    assert (tiny.index_dir / "CURRENT").is_file()
+    for file in ("CURRENT", "manifest.json", "etc/passwd"):
+        for path in (f"{escape}/{file}", f"shelf/{escape}/{file}", f"{escape}%2f{file}"):
+            answer = client.get(f"/documents/x/{path}")
+            assert answer.status_code == 404
+            assert answer.headers["content-type"] == "application/problem+json"

@@ -49,6 +49,24 @@ def test_a_key_is_made_listed_and_revoked(whence, tmp_path):
     assert "revoked" in whence("keys", "list")[1]
 
 
+def test_what_is_changed_is_in_the_audit_log(whence, monkeypatch, tmp_path):
+    monkeypatch.setenv("WHENCE_AUDIT_LOG", str(tmp_path / "audit"))
+    _, token, _ = whence("keys", "create", "--name", "a")
+    whence("keys", "revoke", token.split("_")[1])
+    whence("keys", "revoke", "nobody")
+    entries = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    told = [(entry["what"].split()[0], entry["outcome"]) for entry in entries]
+    assert told == [
+        ("create", "begun"),
+        ("create", "done"),
+        ("revoke", "begun"),
+        ("revoke", "done"),
+        ("revoke", "begun"),
+        ("revoke", "failed: NotFound"),
+    ]
+    assert token.split("_", 2)[2].strip() not in (tmp_path / "audit").read_text()
+
+
 def test_the_file_may_come_from_the_environment(whence, tmp_path, monkeypatch):
     monkeypatch.setenv("WHENCE_KEYS_FILE", str(tmp_path / "elsewhere" / "k.json"))
     whence("keys", "create", "--name", "a")

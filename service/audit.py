@@ -1,0 +1,60 @@
+"""What administrators did: a file that is only ever added to, one JSON object a line.
+
+An action is written down, and on the disk, before it is done, and its outcome after: nothing is
+done that is not in the log. Importing this module loads neither torch nor faiss.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from influence.atomic import storage_errors
+
+
+class AuditLog:
+    """Appends to one file; several processes may share it.
+
+    Args:
+        path: The file; None: nothing is kept.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @contextmanager
+    def action(self, who: str, what: str, *, request_id: str | None = None) -> Iterator[None]:
+        """Note that ``who`` does ``what``, let it be done, and note what came of it.
+
+        Raises:
+            StorageFull: It cannot be written down; then it is not done.
+        """
+        self._append(who, what, request_id, "begun")
+        try:
+            yield
+        except BaseException as error:
+            self._append(who, what, request_id, f"failed: {type(error).__name__}")
+            raise
+        self._append(who, what, request_id, "done")
+
+    def _append(self, who: str, what: str, request_id: str | None, outcome: str) -> None:
+        if self._path is None:
+            return
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "who": who,
+            "what": what,
+            "request_id": request_id,
+            "outcome": outcome,
+        }
+        with storage_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # One write in append mode: lines of several processes do not mix.
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+            try:
+                os.write(file, json.dumps(entry).encode("ascii") + b"\n")
+                os.fsync(file)
+            finally:
+                os.close(file)
