@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.parts import HitExplanation, TokenInfluence
+from service.problem import Problem
 from service.usage import Usage
 
 MAX_CHARACTERS = 200_000  # of a prompt or a response
@@ -356,21 +357,6 @@ class ServiceInfo(_Schema):
         description="Numbers and switches of the deployment; names and folders are not told.",
         examples=[{"queue_size": 32}],
     )
-
-
-class Problem(BaseModel):
-    """A failure (RFC 9457)."""
-
-    type: str = Field(
-        description="Names the kind of failure.", examples=["urn:whence:problem:invalid-request"]
-    )
-    title: str = Field(description="The kind, in words.", examples=["Invalid request"])
-    status: int = Field(description="HTTP status.", examples=[422])
-    detail: str = Field(
-        description="What happened and what to do.",
-        examples=["top_k: input should be less than or equal to 100."],
-    )
-    request_id: str = Field(description="Also in X-Request-Id.", examples=["9f8c2a"])
 
 
 class BatchRequest(_Schema):
