@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
+from indexer.calibration import calibrate
 from indexer.corpus import locate_corpus
 from indexer.crew import Crew, ending
 from indexer.fit import Fitted, fit_basis
@@ -26,6 +27,7 @@ from influence.layers import coverage
 from influence.lock import ENTRANCE, WRITERS, FileLock, changing, locked, sign
 from influence.manifest import (
     FORMAT_VERSION,
+    Calibration,
     CorpusIdentity,
     CoverageEntry,
     FitEntry,
@@ -43,6 +45,7 @@ from influence.versions import SHARD_RECORDS, make_current, published_version
 
 BASIS = "basis.safetensors"
 FIT_RECORD = f"{SHARD_RECORDS}/fit.json"
+CALIBRATION_RECORD = f"{SHARD_RECORDS}/calibration.json"
 
 
 def build_index(
@@ -136,8 +139,8 @@ def build_index(
             size=settings.shard_passages,
             passages=survey.passages,
         )
+        encoder = GradientEncoder(loaded, fitted.basis)
         with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
-            encoder = GradientEncoder(loaded, fitted.basis)
             logged = log_shards(staging, encoder, units, settings, advance, crew)
     if not sum(shard.rows for shard in logged.shards):
         raise NumericalError(
@@ -152,7 +155,8 @@ def build_index(
             return done
         totals = sum_owners(staging.directory, logged.shards, fitted.basis.vector_dims)
         write_bytes(staging.directory / OWNERS, totals.to_bytes())
-        manifest = _described(staging, loaded, fitted, logged, model, identity, digest)
+        calibration = _calibration(staging, encoder, survey, logged, fitted.settings, reporter)
+        manifest = _described(staging, loaded, fitted, logged, calibration, model, identity, digest)
         version = staging.publish(manifest)
     reporter.note(
         f"Published version {version}: {manifest.rows} passages of {identity.documents} documents."
@@ -165,6 +169,7 @@ def _described(
     loaded: LoadedModel,
     fitted: Fitted,
     logged: Logged,
+    calibration: Calibration,
     model: ModelIdentity,
     corpus: CorpusIdentity,
     digest: str,
@@ -186,8 +191,31 @@ def _described(
         fit=fitted.entry,
         left_out_passages=logged.left_out,
         padding_share=logged.padding_share,
+        calibration=calibration,
         files=staging.describe_files(logged.shards, [BASIS, OWNERS]),
     )
+
+
+def _calibration(
+    staging: Staging,
+    encoder: GradientEncoder,
+    survey: Survey,
+    logged: Logged,
+    settings: IndexSettings,
+    reporter: Reporter,
+) -> Calibration:
+    """Of the shards just logged, from the staging folder where an earlier run left it there."""
+    record = staging.directory / CALIBRATION_RECORD
+    if not record.exists():
+        calibration = calibrate(
+            encoder,
+            [passage.tokens for passage in survey.sample],
+            staging.vectors(logged.shards),
+            settings,
+            reporter=reporter,
+        )
+        write_bytes(record, calibration.model_dump_json().encode())
+    return Calibration.model_validate_json(record.read_bytes())
 
 
 def _fit(

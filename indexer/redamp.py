@@ -7,9 +7,11 @@ import numpy as np
 import torch
 
 from indexer.build import BASIS
+from indexer.calibration import calibrate
 from indexer.progress import Reporter
 from influence.atomic import write_bytes
 from influence.basis import Basis, load_basis, save_basis
+from influence.encoder import GradientEncoder
 from influence.lock import changing, sole_writer
 from influence.manifest import (
     FORMAT_VERSION,
@@ -19,9 +21,11 @@ from influence.manifest import (
     Manifest,
     plan_sha256,
 )
+from influence.model import LoadedModel
 from influence.redamping import redamped_basis, rescaled, rounding
 from influence.staging import Staging
-from influence.store import IndexReader
+from influence.store import IndexReader, check_built_from
+from influence.stored_tokens import StoredTokens
 from influence.totals import OWNERS, sum_owners
 from influence.versions import make_current, published_version
 
@@ -33,15 +37,20 @@ def redamp_index(
     *,
     damping: float | None = None,
     joint_damping: float | None = None,
+    loaded: LoadedModel | None = None,
     reporter: Reporter,
     restart: bool = False,
 ) -> str:
-    """Publish a version of the current index with other dampings, without the model.
+    """Publish a version of the current index with other dampings, by its stored numbers alone.
+
+    Confidence is calibrated again where the model is given; else its calibration is dropped, since
+    it belongs to the dampings before.
 
     Args:
         index_dir: The index.
         damping: ``c`` of the layers; None leaves it.
         joint_damping: ``c₂`` across layers, infinity for off; None leaves it.
+        loaded: The model of the index.
         reporter: Told how far the work is.
         restart: Throw away an unfinished build in the folder.
 
@@ -50,6 +59,7 @@ def redamp_index(
 
     Raises:
         InvalidInput: The stored numbers do not allow it; the message says why.
+        IndexMismatch: The model is not that of the index.
         IndexUnavailable: There is no index, or it is damaged.
         BuildConflict: The folder holds an unfinished build.
         IndexBusy: Another process is writing to it.
@@ -57,13 +67,14 @@ def redamp_index(
     """
     # Both locks: what is removed while vectors are rescaled would be there again.
     with sole_writer(index_dir), changing(index_dir):
-        return _redamp(index_dir, damping, joint_damping, reporter, restart=restart)
+        return _redamp(index_dir, damping, joint_damping, loaded, reporter, restart=restart)
 
 
 def _redamp(
     index_dir: Path,
     damping: float | None,
     joint_damping: float | None,
+    loaded: LoadedModel | None,
     reporter: Reporter,
     *,
     restart: bool,
@@ -71,6 +82,8 @@ def _redamp(
     reader = IndexReader.open(index_dir)
     reader.verify()  # or the hashes of copies would make damage look sound
     manifest = reader.manifest
+    if loaded is not None:
+        check_built_from(reader, loaded)
     settings = _redamped_settings(manifest.settings, damping, joint_damping)
     if settings == manifest.settings:
         reporter.note(f"Version {reader.version} has these dampings already.")
@@ -86,6 +99,7 @@ def _redamp(
         "format_version": FORMAT_VERSION,
         "redamped_from": reader.version,
         "settings": settings.model_dump(mode="json"),
+        "calibrated": loaded is not None,
     }
     if done := published_version(index_dir, plan):
         make_current(index_dir, done)
@@ -98,8 +112,10 @@ def _redamp(
     error = _rescale(reader, staging, old, new, reporter)
     totals = sum_owners(staging.directory, manifest.shards, reader.dims, reader.tombstones)
     write_bytes(staging.directory / OWNERS, totals.to_bytes())
+    calibration = _calibration(reader, staging, loaded, settings, new, reporter)
     redamped = _described(manifest, settings, new).model_copy(
         update={
+            "calibration": calibration,
             "plan_sha256": plan_sha256(plan),
             "history": (*manifest.history, Change(kind="redamped", parent=reader.version)),
             "files": staging.describe_files(manifest.shards, [BASIS, OWNERS, *kept]),
@@ -111,6 +127,33 @@ def _redamp(
         "vector."
     )
     return version
+
+
+def _calibration(
+    reader: IndexReader,
+    staging: Staging,
+    loaded: LoadedModel | None,
+    settings: IndexSettings,
+    basis: Basis,
+    reporter: Reporter,
+) -> Calibration:
+    if loaded is None:
+        if reader.manifest.calibration.null_best_z:
+            reporter.note(
+                "The calibration of confidence is dropped: it was measured with the dampings "
+                "before. Confidence is now judged by each query's own scores; give --model to "
+                "calibrate again."
+            )
+        return Calibration()
+    tokens = StoredTokens(reader.document, loaded.tokenizer, max_length=settings.max_length)
+    step = -(-len(reader) // settings.fit_passages)
+    return calibrate(
+        GradientEncoder(loaded, basis),
+        [tokens.of(reader.passage(row)) for row in range(0, len(reader), step)],
+        staging.vectors(reader.manifest.shards),  # removed rows among them: too few to matter
+        settings,
+        reporter=reporter,
+    )
 
 
 def _redamped_settings(
@@ -171,7 +214,6 @@ def _described(manifest: Manifest, settings: IndexSettings, basis: Basis) -> Man
         update={
             "settings": settings,
             "fit": fit,
-            "calibration": Calibration(),
             "measured": {},
         }
     )

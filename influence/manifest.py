@@ -155,6 +155,10 @@ class Calibration(_Frozen):
     null_opponent_z: tuple[float, ...] = Field(
         default=(), description="Those of the strongest opponents, likewise."
     )
+    null_quantiles: dict[str, float] = Field(
+        default_factory=dict,
+        description="For each kind of null answer the .95 quantile of its best z-scores.",
+    )
 
 
 class Change(_Frozen):

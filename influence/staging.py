@@ -184,6 +184,11 @@ class Staging:
                 _save_array(temporary, array)
         return list(arrays)
 
+    def vectors(self, shards: Sequence[Shard]) -> list[np.ndarray]:
+        """Unit vectors of finished shards, memory-mapped fp16 ``[n, D]``."""
+        paths = [self.directory / f"vectors/{shard.name}.npy" for shard in shards]
+        return [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+
     def describe_files(self, shards: Sequence[Shard], extra: Sequence[str]) -> dict[str, FileEntry]:
         """Entries of the manifest for every file of the version, in a fixed order."""
         names = [

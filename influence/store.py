@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from influence.atomic import file_sha256
 from influence.documents import Document
-from influence.errors import IndexCorrupt, NotFound
+from influence.errors import IndexCorrupt, IndexMismatch, NotFound
 from influence.manifest import (
     MANIFEST,
     Manifest,
@@ -37,7 +37,17 @@ from influence.tables import document_of
 from influence.totals import NO_OWNER, OWNERS, OwnerTotals
 from influence.versions import VERSIONS, Lease, hold, hold_current
 
-__all__ = ["NO_OWNER", "IndexReader", "OwnerTotals", "StoredDocument", "StoredPassage"]
+__all__ = [
+    "NO_OWNER",
+    "IndexReader",
+    "OwnerTotals",
+    "StoredDocument",
+    "StoredPassage",
+    "check_built_from",
+]
+
+if TYPE_CHECKING:
+    from influence.model import LoadedModel
 
 VERIFIED_BYTES = 2**30  # an index up to this size is hashed whole whenever it is opened
 
@@ -347,6 +357,25 @@ class IndexReader:
             for _, record in self.document_records(["id", column])
         }
         return np.array([value_of[d] for d in self._row_documents()], dtype=str)
+
+
+def check_built_from(reader: IndexReader, loaded: "LoadedModel") -> None:
+    """See that an index and a model belong together.
+
+    Raises:
+        IndexMismatch: The index was built from other weights or with another tokenizer.
+    """
+    built = reader.manifest.model
+    for what, expected, found in (
+        ("weights", built.weights_sha256, loaded.weights_sha256),
+        ("tokenizer", built.tokenizer_sha256, loaded.tokenizer_sha256),
+    ):
+        if expected != found:
+            raise IndexMismatch(
+                index_dir=str(reader.index_dir),
+                built_with=f"{built.name} ({what} {expected[:12]})",
+                loaded=f"{loaded.name} ({what} {found[:12]})",
+            )
 
 
 def _unreadable(path: Path) -> IndexCorrupt:

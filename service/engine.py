@@ -14,10 +14,10 @@ from pathlib import Path
 
 from influence.basis import load_basis
 from influence.encoder import GradientEncoder
-from influence.errors import IndexMismatch, IndexUnavailable
+from influence.errors import IndexUnavailable
 from influence.measurement import EncodedQuery, Query
 from influence.model import LoadedModel, load_model
-from influence.store import IndexReader
+from influence.store import IndexReader, check_built_from
 from service.attributor import Serving
 from service.batching import Size
 from service.encoding import encode_each, query_of
@@ -64,7 +64,7 @@ class Engine:
         search_memory_bytes: int,
         max_query_tokens: int | None = None,
     ) -> None:
-        _check_they_belong_together(reader, loaded)
+        check_built_from(reader, loaded)
         if len(reader) == 0:
             raise IndexUnavailable(
                 f"The index in {reader.index_dir} has no rows. Build it from a corpus with text."
@@ -294,17 +294,3 @@ class Asked:
     request_id: str
     query: Query
     size: Size
-
-
-def _check_they_belong_together(reader: IndexReader, loaded: LoadedModel) -> None:
-    built = reader.manifest.model
-    for what, expected, found in (
-        ("weights", built.weights_sha256, loaded.weights_sha256),
-        ("tokenizer", built.tokenizer_sha256, loaded.tokenizer_sha256),
-    ):
-        if expected != found:
-            raise IndexMismatch(
-                index_dir=str(reader.index_dir),
-                built_with=f"{built.name} ({what} {expected[:12]})",
-                loaded=f"{loaded.name} ({what} {found[:12]})",
-            )

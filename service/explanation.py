@@ -1,8 +1,8 @@
 """Influences of hits in parts: tokens of the passage, tokens of the response, layers.
 
 One forward and one backward pass over the passages that are returned, each of them once, and one
-over the query (`influence.explain`). The passages' tokens are made again from the stored documents;
-that they are those of the index is checked against what the index says of each row.
+over the query (`influence.explain`). The passages' tokens are made again from the stored documents
+(`influence.stored_tokens`).
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,10 @@ import torch
 
 from influence.breakdown import by_kind, by_layer
 from influence.encoder import GradientEncoder
-from influence.errors import IndexCorrupt
 from influence.explain import Explanation, explain_passages, explain_query
 from influence.measurement import EncodedQuery, Query
-from influence.store import IndexReader, StoredPassage
-from influence.tokens import Passage, TokenSequence, document_passages
+from influence.store import IndexReader
+from influence.stored_tokens import StoredTokens
 from service.parts import HitExplanation, LayerInfluence, TokenInfluence
 from service.texts import Explained, Texts
 
@@ -47,8 +46,9 @@ def explain_rows(
     rows = sorted(set(rows))
     if not rows:
         return {}
-    passages = _Passages(encoder, reader, texts)
-    sequences = [passages.tokens(reader.passage(row)) for row in rows]
+    max_length = reader.manifest.settings.max_length
+    tokens = StoredTokens(texts.stored, encoder.loaded.tokenizer, max_length=max_length)
+    sequences = [tokens.of(reader.passage(row)) for row in rows]
     of_passages = explain_passages(encoder, sequences, encoded.vector)
     stored = torch.from_numpy(reader.vectors(rows) * reader.norms[rows, None])
     of_responses = explain_query(encoder, query, encoded, stored)
@@ -57,37 +57,6 @@ def explain_rows(
         row: (_tokens(passage), _explanation(passage, response, layers))
         for row, passage, response in zip(rows, of_passages, of_responses, strict=True)
     }
-
-
-class _Passages:
-    """The tokens of passages, made from the stored documents as the indexer made them."""
-
-    def __init__(self, encoder: GradientEncoder, reader: IndexReader, texts: Texts) -> None:
-        self._tokenizer = encoder.loaded.tokenizer
-        self._max_length = reader.manifest.settings.max_length
-        self._texts = texts
-        self._cut: dict[str, dict[int, Passage]] = {}  # passages of one document are common
-
-    def tokens(self, stored: StoredPassage) -> TokenSequence:
-        made = self._document(stored.document_id).get(stored.number)
-        if made is None or (made.start, made.end, sum(made.tokens.targets)) != (
-            stored.start,
-            stored.end,
-            stored.target_tokens,
-        ):
-            raise IndexCorrupt(
-                f"The tokens of passage {stored.id} are not those that were indexed; the index was "
-                "written by an earlier version of Whence, or with another version of the "
-                "tokenizer's library. Build it again, or ask without explain."
-            )
-        return made.tokens
-
-    def _document(self, document_id: str) -> dict[int, Passage]:
-        if document_id not in self._cut:
-            document = self._texts.stored(document_id)
-            passages = document_passages(document, self._tokenizer, max_length=self._max_length)
-            self._cut[document_id] = {passage.number: passage for passage in passages}
-        return self._cut[document_id]
 
 
 def _explanation(

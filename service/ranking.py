@@ -63,12 +63,13 @@ class Ranker:
         return self._reader.rows_where(owners=wanted.owners, sources=wanted.sources)
 
     def _judge(self, found: Found, query_norm: float) -> Ranked:
-        null_best_z = self._reader.manifest.calibration.null_best_z
+        calibration = self._reader.manifest.calibration
+        null_z = {1: calibration.null_best_z, -1: calibration.null_opponent_z}
         rows, dims = len(self._reader), self._reader.dims
 
         def certainty(cosines: np.ndarray, sign: int) -> np.ndarray:
             spread = spread_of(sign * found.sample, dims=dims, rows=rows)
-            return confidence(spread.z(sign * cosines), spread, null_best_z)
+            return confidence(spread.z(sign * cosines), spread, null_z[sign])
 
         def side(of: Side, sign: int) -> list[tuple[int, float, float, float]]:
             influences = of.cosines * self._reader.norms[of.rows] * np.float32(query_norm)

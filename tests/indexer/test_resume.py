@@ -65,7 +65,9 @@ def work(tmp_path_factory, new_llama, tokenizer, as_loaded):
     build(folder / "start", damping=0.5)
     shutil.copytree(folder / "start", folder / "whole")
     build(folder / "whole")
-    assert len(IndexReader.open(folder / "whole")) >= PASSAGES
+    built = IndexReader.open(folder / "whole")
+    assert len(built) >= PASSAGES
+    assert built.manifest.calibration.null_best_z
     return build, folder / "start", folder / "whole"
 
 
