@@ -113,7 +113,7 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
         loaded, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             whole, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelUnavailable(
             f"No causal language model with safetensors weights could be loaded from {whole}: "
             f"{str(error).splitlines()[0]} Give a folder with config.json, tokenizer.json and "

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import torch
@@ -135,6 +136,15 @@ def _change_weights(folder, change):
 def test_a_checkpoint_that_lacks_a_weight_is_refused_and_not_filled_at_random(folder):
     _change_weights(folder, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
     with pytest.raises(ModelUnavailable, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_model(folder, device="cpu")
+
+
+def test_quantised_weights_whose_library_is_missing_are_refused_by_its_name(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # also where it is installed
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelUnavailable, match="bitsandbytes"):
         load_model(folder, device="cpu")
 
 
