@@ -15,7 +15,7 @@ import sys
 
 import typer
 
-from cli import attribute, demo, inspect, keys, redamp, remove, serve, versions
+from cli import add, attribute, demo, inspect, keys, redamp, remove, serve, versions
 from indexer import command
 from influence.errors import AttributionError
 
@@ -33,6 +33,7 @@ app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
+app.command("add")(add.add)
 app.command("remove")(remove.remove)
 app.command("compact")(remove.compact)
 app.command("versions")(versions.versions)

@@ -20,7 +20,7 @@ from indexer.shards import Logged, log_shards
 from indexer.survey import Survey, survey_corpus
 from indexer.units import Units
 from influence.atomic import write_bytes
-from influence.basis import load_basis, save_basis
+from influence.basis import Basis, load_basis, save_basis
 from influence.encoder import GradientEncoder
 from influence.errors import NumericalError
 from influence.layers import coverage
@@ -40,6 +40,7 @@ from influence.manifest import (
 )
 from influence.model import LoadedModel
 from influence.staging import Staging
+from influence.store import IndexReader
 from influence.totals import OWNERS, sum_owners
 from influence.versions import SHARD_RECORDS, make_current, published_version
 
@@ -101,14 +102,7 @@ def build_index(
         tokenizer_sha256=loaded.tokenizer_sha256,
         dtype="bfloat16" if loaded.dtype == "bfloat16" else "float32",
     )
-    identity = CorpusIdentity(
-        name=Path(corpus).name,
-        fingerprint=survey.fingerprint,
-        documents=survey.documents,
-        passages=survey.passages,
-        tokens=survey.tokens,
-        target_tokens=survey.target_tokens,
-    )
+    identity = survey.identity(Path(corpus).name)
     plan = {
         "format_version": FORMAT_VERSION,
         "model": model.model_dump(),
@@ -128,17 +122,7 @@ def build_index(
             writers.acquire(shared=True)
             sign(index_dir / WRITERS)
         fitted = _fit(staging, loaded, survey, settings, reporter)
-        units = Units(
-            lambda: locate_corpus(corpus, skip_bad_records=skip_bad_records),
-            document_cutter(
-                loaded.tokenizer,
-                max_length=settings.max_length,
-                skip_bad_records=skip_bad_records,
-            ),
-            survey.units,
-            size=settings.shard_passages,
-            passages=survey.passages,
-        )
+        units = surveyed_units(corpus, loaded, survey, settings, skip_bad_records=skip_bad_records)
         encoder = GradientEncoder(loaded, fitted.basis)
         with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
             logged = log_shards(staging, encoder, units, settings, advance, crew)
@@ -162,6 +146,37 @@ def build_index(
         f"Published version {version}: {manifest.rows} passages of {identity.documents} documents."
     )
     return version
+
+
+def surveyed_units(
+    corpus: str,
+    loaded: LoadedModel,
+    survey: Survey,
+    settings: IndexSettings,
+    *,
+    skip_bad_records: bool,
+) -> Units:
+    """The shards of a surveyed corpus, each with its passages."""
+    return Units(
+        lambda: locate_corpus(corpus, skip_bad_records=skip_bad_records),
+        document_cutter(
+            loaded.tokenizer,
+            max_length=settings.max_length,
+            skip_bad_records=skip_bad_records,
+        ),
+        survey.units,
+        size=settings.shard_passages,
+        passages=survey.passages,
+    )
+
+
+def load_basis_of(reader: IndexReader) -> Basis:
+    """The basis of an index."""
+    return load_basis(
+        reader.basis_path,
+        reader.manifest.settings.model_dump(),
+        [{"name": layer.name, "leader": layer.leader} for layer in reader.manifest.layers],
+    )
 
 
 def _described(

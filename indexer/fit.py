@@ -17,6 +17,7 @@ from torch import Tensor
 
 from indexer.batches import Item, batches
 from indexer.covariances import Covariances, fit_covariances, within_tokens
+from indexer.drift import DRIFT_PASSAGES, mean_outside_share
 from indexer.halving import Halving
 from indexer.progress import Reporter
 from indexer.projections import (
@@ -114,6 +115,8 @@ def fit_basis(
     bare = _bare_basis(projections, settings, examples=len(sample))
     with GradientSpool(spool, bare.coordinates) as gradients:
         _log_sample(task, bare, sample, gradients, settings, reporter)
+        # The last of the sample, beyond those whose covariances made the projections if there are.
+        outside = mean_outside_share(task, bare, sample[-DRIFT_PASSAGES:], settings)
         bare = _with_curvature(bare, gradients, projections, covariances, settings)
         basis, picked = _with_dampings(bare, gradients, settings, task.device, reporter)
     assert basis.joint is not None
@@ -134,6 +137,7 @@ def fit_basis(
             share_of_curvature=projections.share_of_curvature(),
             joint_rank=0 if basis.joint.is_identity else len(basis.joint.eigenvalues),
             picked=picked,
+            outside_share=outside,
         ),
     )
 

@@ -26,6 +26,7 @@ from indexer.progress import Reporter
 from indexer.records import canonical_json
 from indexer.units import Numbered, Place
 from influence.errors import CorpusError
+from influence.manifest import CorpusIdentity
 from influence.tokens import Passage
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ class Survey:
     units: tuple[Place, ...]
     skipped: LeftOut
     without_target: LeftOut
+
+    def identity(self, name: str) -> CorpusIdentity:
+        """What the manifest says of the corpus."""
+        return CorpusIdentity(
+            name=name,
+            fingerprint=self.fingerprint,
+            documents=self.documents,
+            passages=self.passages,
+            tokens=self.tokens,
+            target_tokens=self.target_tokens,
+        )
 
 
 def survey_corpus(

@@ -143,6 +143,9 @@ class FitEntry(_Frozen):
         description="Trace-weighted share of Kronecker curvature that the ranks keep."
     )
     joint_rank: int = Field(description="Rank of the joint covariance; 0 where it is off.")
+    outside_share: float | None = Field(
+        default=None, description="Of the sample's gradient energy outside the kept coordinates."
+    )
     picked: dict[str, str] = Field(
         default_factory=dict, description="For each setting that was auto, its value and how."
     )
@@ -169,6 +172,9 @@ class Change(_Frozen):
     documents: int = Field(default=0, description="Documents added or removed.")
     passages: int = Field(default=0, description="Passages added or removed.")
     corpus: CorpusIdentity | None = Field(default=None, description="What was added.")
+    outside_share: float | None = Field(
+        default=None, description="Of its gradient energy, outside the kept coordinates (drift)."
+    )
 
 
 class Shard(_Frozen):

@@ -90,6 +90,15 @@ class Staging:
             write_bytes(plan_file, json.dumps(described, indent=1, sort_keys=True).encode())
         return cls(index_dir, directory)
 
+    @staticmethod
+    def discard(index_dir: Path, plan: Mapping[str, Any]) -> None:
+        """Throw the work of this plan away, finished or not; that of another is left alone."""
+        staging = Staging(index_dir, index_dir / BUILDING)
+        if staging.is_unfinished(plan):
+            with storage_errors(staging.directory):
+                (staging.directory / PLAN).unlink()  # without it the rest is nobody's
+                shutil.rmtree(staging.directory)
+
     def is_unfinished(self, plan: Mapping[str, Any]) -> bool:
         """Whether the build of this plan is still here, and not published yet."""
         plan_file = self.directory / PLAN

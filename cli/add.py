@@ -1,0 +1,42 @@
+"""`whence add`: more documents for an index that is there."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add(
+    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    corpus: Annotated[str, typer.Argument(help="File, folder or dataset of documents.")],
+    model: Annotated[
+        str | None, typer.Option(help="Folder or name; the one that the index names by default.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of documents of the same id.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    skip_bad_records: Annotated[
+        bool, typer.Option("--skip-bad-records", help="Count and skip unreadable records.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw unfinished work away first.")
+    ] = False,
+) -> None:
+    """Add the documents of CORPUS to INDEX, or continue after a run that was interrupted."""
+    from indexer.add import add_corpus
+    from indexer.progress import Reporter
+    from influence.model import load_model
+    from influence.store import IndexReader
+
+    identity = IndexReader.open(index).manifest.model
+    version = add_corpus(
+        corpus,
+        load_model(model or identity.name, device=device, dtype=identity.dtype),
+        index,
+        reporter=Reporter(),
+        replace=replace,
+        skip_bad_records=skip_bad_records,
+        restart=restart,
+    )
+    typer.echo(version)
