@@ -1,7 +1,6 @@
 """`whence attribute`: one prompt and response, from the command line."""
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ SHOWN_WORDS = 5
 
 
 def attribute(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Annotated[str, typer.Argument(help="The index: a folder, or a URL such as s3://….")],
     prompt: Annotated[str, typer.Option(help="What the model was asked.")],
     response: Annotated[str, typer.Option(help="The answer to explain.")],
     model: Annotated[

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from influence.remote import is_url
 from influence.store import IndexReader
+from influence.transfer import local_index, verify_remote
 
-Index = Annotated[Path, typer.Argument(help="The index folder.")]
+Index = Annotated[str, typer.Argument(help="The index: a folder, or a URL such as s3://….")]
 
 
 def info(
@@ -15,7 +17,7 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="The whole manifest, as JSON.")] = False,
 ) -> None:
     """Say what an index was built from and what it holds."""
-    reader = IndexReader.open(index)
+    reader = IndexReader.open(local_index(index))
     manifest = reader.manifest
     if json:
         typer.echo(manifest.to_bytes().decode(), nl=False)
@@ -43,7 +45,11 @@ def info(
 
 
 def verify(index: Index) -> None:
-    """Hash every file of an index against its manifest."""
-    reader = IndexReader.open(index)
+    """Hash every file of an index against its manifest; at a URL those that are there."""
+    if is_url(index):
+        version, count = verify_remote(index)
+        typer.echo(f"{version}: {count} files, all as the manifest says.")
+        return
+    reader = IndexReader.open(Path(index))
     reader.verify()
     typer.echo(f"{reader.version}: {len(reader.manifest.files)} files, all as the manifest says.")

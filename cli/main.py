@@ -15,7 +15,7 @@ import sys
 
 import typer
 
-from cli import add, attribute, demo, inspect, keys, redamp, remove, serve, versions
+from cli import add, attribute, demo, inspect, keys, redamp, remove, serve, storage, versions
 from indexer import command
 from influence.errors import AttributionError
 
@@ -39,6 +39,8 @@ app.command("compact")(remove.compact)
 app.command("versions")(versions.versions)
 app.command("rollback")(versions.rollback)
 app.command("gc")(versions.gc)
+app.command("push")(storage.push)
+app.command("pull")(storage.pull)
 
 
 def main() -> None:

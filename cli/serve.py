@@ -8,7 +8,8 @@ import typer
 
 def serve(
     index: Annotated[
-        Path | None, typer.Argument(help="The index folder; WHENCE_INDEX_DIR by default.")
+        str | None,
+        typer.Argument(help="A folder, or a URL such as s3://…; WHENCE_INDEX_DIR by default."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="The model; the one that the index names by default.")

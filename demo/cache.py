@@ -8,7 +8,6 @@ again after its last finished step.
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +18,6 @@ from safetensors import SafetensorError
 
 from influence.atomic import flush_to_disk, storage_errors
 from influence.errors import BuildConflict, StorageFull
-
-
-def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/whence``, which is ``~/.cache/whence`` unless the user moved it."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "whence"
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:

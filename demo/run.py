@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from demo.cache import default_cache_dir, fingerprint, locked
+from demo.cache import fingerprint, locked
 from demo.corpus import build_corpus
 from demo.model import prepare_model
 from demo.records import Record
@@ -22,6 +22,7 @@ from influence.atomic import file_sha256, write_bytes
 from influence.errors import BuildConflict, IndexUnavailable
 from influence.manifest import IndexSettings
 from influence.store import IndexReader
+from influence.transfer import default_cache_dir
 
 SEARCH_MEMORY_BYTES = 2**30
 

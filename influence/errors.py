@@ -10,6 +10,7 @@
     ├── IndexUnavailable        an index cannot be opened
     │   ├── IndexCorrupt        a file is missing, truncated or altered
     │   ├── IndexTooNew         written by a newer format version
+    │   ├── StorageUnreachable  the URL of an index cannot be read or written
     │   └── IndexMismatch       built from another model or tokenizer
     ├── ServiceUnavailable      the service cannot answer now
     │   ├── NotReady            it is loading, or shutting down
@@ -71,6 +72,10 @@ class IndexCorrupt(IndexUnavailable):
 
 class IndexTooNew(IndexUnavailable):
     """The index was written by a newer format version than this program reads."""
+
+
+class StorageUnreachable(IndexUnavailable):
+    """The URL of an index cannot be read or written."""
 
 
 class IndexMismatch(IndexUnavailable):

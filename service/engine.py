@@ -18,6 +18,7 @@ from influence.errors import IndexUnavailable
 from influence.measurement import EncodedQuery, Query
 from influence.model import LoadedModel, load_model
 from influence.store import IndexReader, check_built_from
+from influence.transfer import local_index
 from service.attributor import Serving
 from service.batching import Size
 from service.encoding import encode_each, query_of
@@ -91,7 +92,7 @@ class Engine:
     @classmethod
     def load(
         cls,
-        index_dir: Path,
+        index_dir: Path | str,
         model: str | Path | None = None,
         *,
         device: str = "auto",
@@ -102,7 +103,7 @@ class Engine:
         """Open an index, load its model, and answer a first question to warm both up.
 
         Args:
-            index_dir: The index.
+            index_dir: The index: a folder, or a URL, which is pulled into the cache first.
             model: Folder or name; the one that the index names by default.
             device: ``auto``, ``cpu``, ``cuda`` …
             dtype: ``float32`` or ``bfloat16``; ``auto`` is that of the index.
@@ -113,7 +114,7 @@ class Engine:
             IndexUnavailable: There is no usable index; see its subclasses.
             ModelUnavailable: The model cannot be loaded.
         """
-        reader = IndexReader.open(index_dir)
+        reader = IndexReader.open(local_index(index_dir))
         identity = reader.manifest.model
         loaded = load_model(
             identity.name if model is None else model,

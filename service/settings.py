@@ -40,7 +40,9 @@ class Settings(BaseSettings):
         extra="ignore",
     )
 
-    index_dir: Path = Field(description="Folder that `whence index` wrote.")
+    index_dir: Path | str = Field(
+        description="Folder that `whence index` wrote, or URL that `whence push` wrote to."
+    )
     model: str | None = Field(
         None, description="Model folder or name; the one that the index names by default."
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.cache import default_cache_dir, fingerprint, locked, new_folder
+from demo.cache import fingerprint, locked, new_folder
 from influence.errors import BuildConflict, StorageFull
 
 
@@ -61,13 +61,6 @@ def test_two_demos_do_not_share_a_cache_at_once(tmp_path):
 def test_in_one_process_the_lock_holds_as_well(tmp_path):
     with locked(tmp_path), pytest.raises(BuildConflict), locked(tmp_path):
         pass
-
-
-def test_the_cache_is_where_the_user_keeps_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "whence"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache" / "whence"
 
 
 def test_a_fingerprint_is_of_content_not_of_order():
