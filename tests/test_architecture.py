@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"influence", "indexer", "service"},
     "cli": {"influence", "indexer", "service", "api", "evaluation", "demo"},
     "web": set(),
+    "whence_client": {"service"},
 }
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -31,6 +32,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 # What a process that only speaks HTTP, or only reads a document, must not have to load.
 HEAVY = ("torch", "faiss", "transformers")
 LIGHT = [
+    "whence_client",
     "api.app",
     "service.schemas",
     "service.settings",
@@ -78,6 +80,16 @@ def test_every_package_has_its_arrows():
     assert packages == set(MAY_IMPORT)
 
 
+def test_the_client_knows_the_schemas_and_nothing_else_of_the_service():
+    known = {
+        name
+        for path in modules("whence_client")
+        for name, _ in imported(path)
+        if name.split(".")[0] == "service"
+    }
+    assert known == {"service.schemas"}
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_follow_the_arrows(package):
     allowed = MAY_IMPORT[package] | {package}
@@ -114,6 +126,7 @@ def required_by(requirements: list[str]) -> set[str]:
         # Each may read models kept as adapters; without that extra, they say what to install.
         (["indexer", "adapters"], ["influence", "indexer"]),
         (["api", "service", "cpu", "adapters"], ["influence", "service", "api"]),
+        (["client"], ["whence_client"]),
         (["demo", "cpu", "adapters"], ["influence", "indexer", "service", "api", "demo", "cli"]),
     ],
 )
@@ -173,7 +186,8 @@ def test_every_folder_has_an_init_of_one_docstring(package):
         init = folder / "__init__.py"
         assert init.is_file(), f"{folder} has no __init__.py"
         body = ast.parse(init.read_text(encoding="utf-8")).body
-        assert len(body) == 1, f"{init} holds more than its docstring"
+        if package != "whence_client":  # a library for others: `from whence_client import Client`
+            assert len(body) == 1, f"{init} holds more than its docstring"
         docstring = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
         assert docstring, f"{init} has no docstring"
         assert "\n" not in docstring, f"{init}: one line"

@@ -1,0 +1,191 @@
+"""The two clients: the same calls, one that waits and one to be awaited.
+
+    with Client("https://whence.example", key=KEY) as whence:
+        found = whence.attribute("Who wrote it?", "Ludwig van Beethoven.", top_k=3)
+        for hit in found.proponents:
+            print(hit.relative_influence, hit.title)
+
+A call goes on until `timeout_s` is over: a server that is busy or restarting is asked again, no
+sooner than its `Retry-After` says. What remains of the time is sent along, so that the server does
+not work on what nobody will read.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TypeVar, Unpack
+
+import httpx2
+from pydantic import BaseModel
+
+from service.schemas import (
+    AttributeRequest,
+    AttributeResult,
+    BatchResult,
+    DocumentResult,
+    ServiceInfo,
+)
+from whence_client import calls
+from whence_client.calls import Call, Options
+from whence_client.failures import ServerUnreachable, problem_of
+from whence_client.patience import Patience
+
+Result = TypeVar("Result", bound=BaseModel)
+
+_TIMEOUT_S = 60.0
+
+
+class Client:
+    """Calls that wait for their answer; for several threads.
+
+    Args:
+        base_url: Where the server is.
+        key: The API key; None where it runs without.
+        timeout_s: For one call, over all its tries.
+    """
+
+    def __init__(
+        self, base_url: str, *, key: str | None = None, timeout_s: float = _TIMEOUT_S
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._http = httpx2.Client(base_url=base_url, headers=_headers(key))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def attribute(self, prompt: str, response: str, **options: Unpack[Options]) -> AttributeResult:
+        """Rank the training passages that most influenced a response.
+
+        Raises:
+            ValueError: A bound is broken; nothing was sent.
+            WhenceProblem: The server refused or failed.
+            ServerUnreachable: No answer within `timeout_s`.
+        """
+        return self._call(calls.attribute(prompt, response, options))
+
+    def attribute_batch(self, requests: Sequence[AttributeRequest]) -> BatchResult:
+        """Attribute several; each item has a result or a problem. Raises as `attribute`."""
+        return self._call(calls.attribute_batch(requests))
+
+    def document(self, document_id: str) -> DocumentResult:
+        """A document as it was indexed. Raises as `attribute`."""
+        return self._call(calls.document(document_id))
+
+    def info(self) -> ServiceInfo:
+        """What is being served. Raises as `attribute`."""
+        return self._call(calls.info())
+
+    def _call(self, call: Call[Result]) -> Result:
+        patience = Patience(self._timeout_s)
+        while True:
+            response, failure = None, None
+            try:
+                response = self._http.send(
+                    _request(self._http, call, patience), follow_redirects=False
+                )
+            except httpx2.TransportError as error:
+                failure = error
+            if response is not None and response.is_success:
+                return call.parse(response.content)
+            wait_s = patience.wait_s(response)
+            if wait_s is None:
+                raise _final(self._http, response, failure) from failure
+            time.sleep(wait_s)
+
+
+class AsyncClient:
+    """Calls to be awaited; otherwise as `Client`.
+
+    Args:
+        base_url: Where the server is.
+        key: The API key; None where it runs without.
+        timeout_s: For one call, over all its tries.
+    """
+
+    def __init__(
+        self, base_url: str, *, key: str | None = None, timeout_s: float = _TIMEOUT_S
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._http = httpx2.AsyncClient(base_url=base_url, headers=_headers(key))
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def attribute(
+        self, prompt: str, response: str, **options: Unpack[Options]
+    ) -> AttributeResult:
+        """See `Client.attribute`."""
+        return await self._call(calls.attribute(prompt, response, options))
+
+    async def attribute_batch(self, requests: Sequence[AttributeRequest]) -> BatchResult:
+        """See `Client.attribute_batch`."""
+        return await self._call(calls.attribute_batch(requests))
+
+    async def document(self, document_id: str) -> DocumentResult:
+        """See `Client.document`."""
+        return await self._call(calls.document(document_id))
+
+    async def info(self) -> ServiceInfo:
+        """See `Client.info`."""
+        return await self._call(calls.info())
+
+    async def _call(self, call: Call[Result]) -> Result:
+        patience = Patience(self._timeout_s)
+        while True:
+            response, failure = None, None
+            try:
+                response = await self._http.send(
+                    _request(self._http, call, patience), follow_redirects=False
+                )
+            except httpx2.TransportError as error:
+                failure = error
+            if response is not None and response.is_success:
+                return call.parse(response.content)
+            wait_s = patience.wait_s(response)
+            if wait_s is None:
+                raise _final(self._http, response, failure) from failure
+            await asyncio.sleep(wait_s)
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def _request(
+    http: "httpx2.Client | httpx2.AsyncClient", call: Call[Result], patience: Patience
+) -> httpx2.Request:
+    left_s = patience.left_s
+    headers = {"X-Request-Timeout-Ms": str(max(1, int(1e3 * left_s)))}
+    content = None
+    if call.body is not None:
+        content = call.body.model_dump_json(exclude_none=True)
+        headers["Content-Type"] = "application/json"
+    return http.build_request(
+        call.method, call.path, content=content, headers=headers, timeout=left_s
+    )
+
+
+def _final(
+    http: "httpx2.Client | httpx2.AsyncClient",
+    response: httpx2.Response | None,
+    failure: httpx2.TransportError | None,
+) -> Exception:
+    if response is not None:
+        return problem_of(response)
+    return ServerUnreachable(
+        f"No answer from {http.base_url}: {failure!r}. Check the address, and that the server runs."
+    )

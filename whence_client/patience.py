@@ -1,0 +1,54 @@
+"""How long to go on trying: until a deadline, and never sooner than the server says.
+
+Asking for an attribution changes nothing on the server, so asking again is always safe.
+"""
+
+import random
+import time
+from dataclasses import dataclass, field
+
+from httpx2 import Response
+
+RETRIED = frozenset({429, 502, 503})  # not 504: the time that the caller allowed is over
+
+_FIRST_WAIT_S = 0.25
+_LONGEST_WAIT_S = 8.0
+
+
+@dataclass
+class Patience:
+    """The time that one call has, over all its tries.
+
+    Args:
+        timeout_s: From now.
+    """
+
+    timeout_s: float
+    tries: int = 0
+    _ends: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ends = time.monotonic() + self.timeout_s
+
+    @property
+    def left_s(self) -> float:
+        """What is left of it; at least a millisecond, as long as anything is tried."""
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def wait_s(self, response: Response | None) -> float | None:
+        """How long to wait before the next try; None: not again.
+
+        Args:
+            response: What was answered; None: nothing was.
+        """
+        if response is not None and response.status_code not in RETRIED:
+            return None
+        told = None if response is None else response.headers.get("retry-after")
+        if told is not None and told.isdigit():
+            wait = float(told)
+        else:
+            # Spread out, so that those whom a restart threw out do not come back at once.
+            longest = min(_FIRST_WAIT_S * 2**self.tries, _LONGEST_WAIT_S)
+            wait = random.uniform(longest / 2, longest)
+        self.tries += 1
+        return wait if time.monotonic() + wait < self._ends else None
