@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
     filter: Mapping[Literal["owners", "sources"], Sequence[str]]
     opponents: bool
     explain: bool
+    usage: Mapping[Literal["billable", "weight"], bool | float]
 
 
 @dataclass(frozen=True)
