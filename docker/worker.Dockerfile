@@ -1,4 +1,5 @@
-# The same server on an NVIDIA GPU: PyPI's CUDA build of torch, and FAISS built for CUDA 12.
+# Everything in one process, on an NVIDIA GPU; with `worker /index` a worker of the queue.
+# PyPI's CUDA build of torch, and FAISS built for CUDA 12.
 #
 #   docker build --file docker/worker.Dockerfile --tag whence-worker .
 #   docker run --rm --gpus all -p 127.0.0.1:8000:8000 \
