@@ -395,6 +395,11 @@ def planted(tmp_path_factory, new_llama, new_tokenizer, as_loaded):
     engine.close()
 
 
+def _stand_out(engine, questions) -> int:
+    requests = [AttributeRequest(prompt=p, response=r, top_k=1) for p, r in questions]
+    return sum(engine.attribute(r, request_id="").query.stands_out for r in requests)
+
+
 def test_planted_facts_are_traced_to_the_documents_that_state_them(planted):
     """Every name has three facts and every value thirty names: no word alone tells the document."""
     facts, engine = planted
@@ -406,20 +411,46 @@ def test_planted_facts_are_traced_to_the_documents_that_state_them(planted):
         )
         found += result.proponents[0].document_id == f"{name}-{relation}"
         stands_out += result.query.stands_out
+    print(f"of {len(facts)} facts {found} are found first and {stands_out} stand out")
+    print(engine.reader.manifest.calibration.null_quantiles)
     assert found >= 0.98 * len(facts), f"{found} of {len(facts)} found"
     assert stands_out >= 0.98 * len(facts), f"{stands_out} of {len(facts)} stand out"
 
 
-def test_for_random_strings_nothing_stands_out(planted):
+def test_for_answers_from_outside_nothing_stands_out(planted):
+    """Two kinds, and one that is told and not judged: facts in the documents' form about nobody."""
     _, engine = planted
-    generator = random.Random(11)
+    draw = random.Random(11)
     tokenizer = engine.loaded.tokenizer
-    quiet = 0
-    for _ in range(100):
-        ids = generator.choices(range(3, len(tokenizer)), k=24)
-        prompt, response = tokenizer.decode(ids[:10]), tokenizer.decode(ids[10:])
-        result = engine.attribute(
-            AttributeRequest(prompt=prompt, response=response, top_k=1), request_id=""
+
+    def random_string():
+        ids = draw.choices(range(3, len(tokenizer)), k=24)
+        return tokenizer.decode(ids[:10]), tokenizer.decode(ids[10:])
+
+    def small_talk():
+        words = (
+            "we",
+            "could",
+            "walk",
+            "along",
+            "some",
+            "canal",
+            "before",
+            "lunch",
+            "though",
+            "rain",
         )
-        quiet += not result.query.stands_out
-    assert quiet >= 95
+        return "What shall we do today?", " ".join(draw.choices(words, k=draw.randint(4, 12)))
+
+    def about_nobody():
+        name = "".join(draw.choices(("hul", "sev", "rok", "jad", "pim", "cyn"), k=3)).capitalize()
+        relation = draw.choice(list(RELATIONS))
+        return f"The {relation} of {name} is", f" {draw.choice(RELATIONS[relation])}."
+
+    found = {
+        kind.__name__: _stand_out(engine, [kind() for _ in range(100)])
+        for kind in (random_string, small_talk, about_nobody)
+    }
+    print(f"stand out, of 100 each: {found}")
+    assert found["random_string"] <= 5
+    assert found["small_talk"] <= 5
