@@ -3,6 +3,7 @@
 Importing this module loads neither torch nor faiss.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from service.attributor import Attributor
 from service.audit import AuditLog
 from service.hidden import Hidden
 from service.keys import KeyRing
+from service.ledger.recorded import Recording
 from service.metrics import Metrics
 from service.rates import SlidingWindow
 
@@ -32,6 +34,7 @@ def create_app(
     attributor: Attributor,
     *,
     keys: KeyRing | None = None,
+    recording: Recording | None = None,
     local_only: bool = False,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -47,6 +50,7 @@ def create_app(
         attributor: Answers the requests; started and closed with the application. It loads in the
             background: `/livez` answers at once, `/readyz` when it is warm.
         keys: Who may ask; None: everybody, for everything.
+        recording: The ledger, which answers are in before they leave; None: there is none.
         local_only: Answer only under a name of this machine, since there are no keys.
         request_timeout_s: After which an attribution is given up; a caller may ask for less.
         max_body_bytes: Largest request body.
@@ -65,6 +69,8 @@ def create_app(
         await attributor.start()
         yield
         await attributor.close()
+        if recording is not None:  # after the last answer
+            await asyncio.to_thread(recording.close)
         flush_traces()
 
     app = FastAPI(
@@ -77,6 +83,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.attributor = attributor
+    app.state.recording = recording
     app.state.request_timeout_s = request_timeout_s
     app.state.hidden = hidden or Hidden(None, None)
     app.state.audit = audit or AuditLog(None)

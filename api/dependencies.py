@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from service.access import Access, Seen
 from service.attributor import Attributor
 from service.keys import Scope
+from service.ledger.recorded import Recorded, Recording
 
 # For the OpenAPI document; the key itself has been checked before (`api.authentication`).
 _BEARER = HTTPBearer(
@@ -45,7 +46,10 @@ RequestIdDep = Annotated[str, Depends(_request_id)]
 
 def _seen(request: Request, attributor: PublicAttributorDep, access: ReaderDep) -> Seen:
     state = request.app.state
-    return Seen(attributor, access, hidden=state.hidden, metrics=state.metrics)
+    recording: Recording | None = state.recording
+    # Inside: an entry has the totals of all owners, whichever of them the caller may see.
+    recorded = attributor if recording is None else Recorded(attributor, recording, access.name)
+    return Seen(recorded, access, hidden=state.hidden, metrics=state.metrics)
 
 
 def _administrator(

@@ -14,6 +14,7 @@ from service.cache import Cache, MemoryCache, RedisCache
 from service.caching import CachingAttributor
 from service.hidden import Hidden
 from service.keys import KeyRing
+from service.ledger.recorded import Recording, open_recording
 from service.local import LocalAttributor
 from service.logs import configure_logging
 from service.metrics import Metrics
@@ -35,10 +36,11 @@ def run(settings: Settings) -> None:
         AttributionError: Model or index cannot be loaded.
     """
     keys = open_keys(settings)
+    recording = open_recording(settings)
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     with listen(settings.host, settings.port) as listening:
         try:
-            asyncio.run(_serve(settings, listening, keys))
+            asyncio.run(_serve(settings, listening, keys, recording))
         except KeyboardInterrupt:
             return  # uvicorn has drained already
 
@@ -88,7 +90,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | None) -> None:
+async def _serve(
+    settings: Settings,
+    listening: socket.socket,
+    keys: KeyRing | None,
+    recording: Recording | None,
+) -> None:
     metrics = Metrics()
     attributor = CachingAttributor(
         LocalAttributor(
@@ -103,6 +110,7 @@ async def _serve(settings: Settings, listening: socket.socket, keys: KeyRing | N
     app = create_app(
         attributor,
         keys=keys,
+        recording=recording,
         local_only=settings.no_auth,
         request_timeout_s=settings.request_timeout_s,
         max_body_bytes=settings.max_body_bytes,

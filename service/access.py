@@ -6,7 +6,7 @@ Importing this module loads neither torch nor faiss.
 from dataclasses import dataclass
 
 from influence.errors import Forbidden, NotFound
-from service.attributor import Attributor
+from service.attributor import Answers
 from service.hidden import Hidden
 from service.keys import Key, Scope
 from service.metrics import Metrics
@@ -59,7 +59,7 @@ class Seen:
     """
 
     def __init__(
-        self, attributor: Attributor, access: Access, *, hidden: Hidden, metrics: Metrics
+        self, attributor: Answers, access: Access, *, hidden: Hidden, metrics: Metrics
     ) -> None:
         self._attributor = attributor
         self._owners = access.owners

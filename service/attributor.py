@@ -44,7 +44,28 @@ class Attributes(Protocol):
         ...
 
 
-class Attributor(Attributes, Protocol):
+class Answers(Attributes, Protocol):
+    """Also tells of documents and of itself: what a caller may ask for."""
+
+    async def document(self, document_id: str) -> DocumentResult:
+        """A document of the index.
+
+        Raises:
+            NotFound: No document of this id.
+            NotReady: Loading or draining.
+        """
+        ...
+
+    async def info(self) -> ServiceInfo:
+        """What is being served.
+
+        Raises:
+            NotReady: Loading or draining.
+        """
+        ...
+
+
+class Attributor(Answers, Protocol):
     """Also loads and closes; every method may raise an `influence.errors.AttributionError`."""
 
     @property
@@ -79,21 +100,4 @@ class Attributor(Attributes, Protocol):
 
     async def check_ready(self) -> None:
         """Return if `ready`, else raise why not: NotReady, or the error that ended loading."""
-        ...
-
-    async def document(self, document_id: str) -> DocumentResult:
-        """A document of the index.
-
-        Raises:
-            NotFound: No document of this id.
-            NotReady: Loading or draining.
-        """
-        ...
-
-    async def info(self) -> ServiceInfo:
-        """What is being served.
-
-        Raises:
-            NotReady: Loading or draining.
-        """
         ...

@@ -103,6 +103,22 @@ class Settings(BaseSettings):
         description="Memory for finished answers where there is no Redis; 0: none.",
     )
     cache_ttl_s: int = Field(3600, gt=0, description="How long Redis keeps a finished answer.")
+    ledger_url: str | None = Field(
+        None, description="Path of a SQLite file, or postgresql://…; by default there is no ledger."
+    )
+    ledger_spool_dir: Path | None = Field(
+        None,
+        description="Folder on a disk of this machine; by default beside the SQLite file.",
+    )
+    ledger_policy: Literal["all", "sampled", "billable"] = Field(
+        "all", description="Which answers count: all, by lot, or those whose usage is billable."
+    )
+    ledger_sample: float = Field(
+        0.1, gt=0, le=1, description="Probability of the policy sampled; weights are over it."
+    )
+    ledger_texts: bool = Field(
+        False, description="Whether the ledger keeps prompts and responses, which can be erased."
+    )
     max_body_bytes: int = Field(5_000_000, gt=0, description="Largest request body.")
 
 

@@ -9,16 +9,17 @@ import os
 import random
 import time
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
+from influence.errors import InvalidInput
 from influence.store import NO_OWNER
-from service.attributor import Attributor
+from service.attributor import Answers
 from service.ledger.chain import Pending
 from service.ledger.record import attribution_entry, owners_entry
 from service.ledger.recorder import Recorder
+from service.ledger.schema import ledger_url
 from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
-
-Policy = Literal["all", "sampled", "billable"]
+from service.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,50 @@ class Recording:
         recorder: Takes the entries.
         policy: all; sampled: each with a probability, and its weight over it; billable: those
             whose request says so.
-        probability: Of the policy sampled.
+        probability: With which an answer is recorded; 1 unless sampled.
         keep_texts: Whether prompts and responses may be kept.
     """
 
     recorder: Recorder
-    policy: Policy = "all"
+    policy: str = "all"
     probability: float = 1.0
     keep_texts: bool = False
+
+    def close(self) -> None:
+        """Deliver what the database takes; the rest stays in the spool."""
+        self.recorder.close()
 
     def counts(self, request: AttributeRequest) -> bool:
         """Whether an answer is recorded; of the policy sampled, by lot."""
         if self.policy == "billable":
             return request.usage is not None and request.usage.billable
         return self.policy == "all" or random.random() < self.probability
+
+
+def open_recording(settings: Settings) -> Recording | None:
+    """What the settings say; None where they name no ledger.
+
+    Raises:
+        InvalidInput: No URL of a ledger, or PostgreSQL without a folder for the spool.
+        StorageFull: The spool cannot be written.
+    """
+    if settings.ledger_url is None:
+        return None
+    url = ledger_url(settings.ledger_url)
+    spool = settings.ledger_spool_dir
+    if spool is None:
+        if url.get_backend_name() != "sqlite":
+            raise InvalidInput(
+                "Answers are acknowledged from a folder of this machine, and none is named. Set "
+                "WHENCE_LEDGER_SPOOL_DIR to one that outlives the process."
+            )
+        spool = Path(f"{url.database}.spool")
+    return Recording(
+        Recorder(settings.ledger_url, spool),
+        settings.ledger_policy,
+        settings.ledger_sample if settings.ledger_policy == "sampled" else 1.0,
+        settings.ledger_texts,
+    )
 
 
 class Recorded:
@@ -54,7 +85,7 @@ class Recorded:
         caller: Id of the API key.
     """
 
-    def __init__(self, attributor: Attributor, recording: Recording, caller: str | None) -> None:
+    def __init__(self, attributor: Answers, recording: Recording, caller: str | None) -> None:
         self._attributor = attributor
         self._recording = recording
         self._caller = caller
@@ -78,7 +109,7 @@ class Recorded:
             names,
             caller=self._caller,
             usage=result.query.tokens if request.usage is None else request.usage.weight,
-            probability=self._recording.probability if self._recording.policy == "sampled" else 1,
+            probability=self._recording.probability,
             policy=self._recording.policy,
             keep_text=self._recording.keep_texts,
             salt=os.urandom(16),

@@ -1,0 +1,80 @@
+"""Answers are in the ledger before they leave, with the totals that they carry."""
+
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from influence.errors import InvalidInput
+from service.ledger.chain import unpack_totals
+from service.ledger.ledger import Ledger
+from service.ledger.recorded import Recording, open_recording
+from service.ledger.recorder import Recorder
+from service.ledger.verify import verify_ledger
+from service.local import LocalAttributor
+from service.settings import Settings
+
+
+@pytest.fixture
+def served(tiny, tmp_path, until_ready):
+    """A client of a server that records under a policy, and the ledger once it is closed."""
+
+    def run(policy: str, ask):
+        recording = Recording(Recorder(str(tmp_path / "l.db"), tmp_path / "spool"), policy)
+        attributor = LocalAttributor(tiny.engine, queue_size=8)
+        with TestClient(create_app(attributor, recording=recording)) as client:
+            answers = ask(until_ready(client))
+        ledger = Ledger(str(tmp_path / "l.db"))
+        verify_ledger(ledger)
+        stored = list(ledger.read())
+        ledger.close()
+        return answers, stored
+
+    return run
+
+
+def test_an_entry_has_the_totals_of_the_answer_to_the_last_bit(served):
+    body = {"prompt": "who?", "response": "the king of gold"}
+
+    def ask(client):
+        answers = [client.post("/attribute", json=body | {"top_k": k}) for k in (1, 2)]
+        assert [a.status_code for a in answers] == [200, 200], answers[0].text
+        return [a.json() for a in answers]
+
+    answers, (owners, *entries) = served("all", ask)
+    names = json.loads(owners.body)["names"]
+    assert [e.content["request_id"] for e in entries] == [a["request_id"] for a in answers]
+    for answer, entry in zip(answers, entries, strict=True):
+        stored = dict(zip(names, unpack_totals(entry.totals, len(names)).tolist(), strict=True))
+        assert stored == {o["owner"] or "": o["influence"] for o in answer["owners"]}
+        assert entry.weight == answer["query"]["tokens"]
+        assert "king" not in entry.body
+
+
+def test_only_billable_answers_count_where_the_policy_says_so(served):
+    body = {"prompt": "who?", "response": "the king of gold"}
+
+    def ask(client):
+        for usage in (None, {"weight": 2.0}, {"weight": 3.0, "billable": False}):
+            answer = client.post("/attribute", json=body | {"usage": usage})
+            assert answer.status_code == 200, answer.text
+
+    _, (_, *entries) = served("billable", ask)
+    assert [entry.weight for entry in entries] == [2.0]
+
+
+@pytest.mark.parametrize("weight", [0, -1, "NaN", 1e13])
+def test_a_weight_that_is_none_is_refused(served, weight):
+    body = {"prompt": "who?", "response": "the king", "usage": {"weight": weight}}
+
+    def ask(client):
+        assert client.post("/attribute", json=body).status_code == 422
+
+    assert served("all", ask)[1] == []
+
+
+def test_postgresql_needs_a_folder_for_its_spool(tmp_path):
+    settings = Settings(index_dir=tmp_path, ledger_url="postgresql://localhost/whence")
+    with pytest.raises(InvalidInput, match="WHENCE_LEDGER_SPOOL_DIR"):
+        open_recording(settings)
