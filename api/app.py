@@ -16,7 +16,7 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
 from api.page import add_page
-from api.routes import attribute, documents, probes
+from api.routes import attribute, documents, probes, valuations
 from api.tracing import add_tracing
 from service.attributor import Attributor
 from service.audit import AuditLog
@@ -103,7 +103,7 @@ def create_app(
     app.add_middleware(Observing, metrics=app.state.metrics)
     app.add_middleware(RequestId)
     flush_traces = add_tracing(app)  # added last: outermost
-    for routes in (attribute, documents, probes):
+    for routes in (attribute, documents, probes, valuations):
         app.include_router(routes.router)
     add_page(app)
     return app

@@ -15,7 +15,20 @@ import sys
 
 import typer
 
-from cli import add, attribute, demo, inspect, keys, redamp, remove, serve, storage, versions
+from cli import (
+    add,
+    attribute,
+    demo,
+    inspect,
+    keys,
+    ledger,
+    payout,
+    redamp,
+    remove,
+    serve,
+    storage,
+    versions,
+)
 from indexer import command
 from influence.errors import AttributionError
 
@@ -31,6 +44,9 @@ app.command("redamp")(redamp.redamp)
 app.command("attribute")(attribute.attribute)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
+app.add_typer(ledger.app, name="ledger")
+app.command("valuations")(payout.valuations)
+app.command("payout")(payout.payout)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
 app.command("add")(add.add)

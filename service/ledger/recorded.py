@@ -9,12 +9,14 @@ import os
 import random
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from influence.errors import InvalidInput
 from influence.store import NO_OWNER
 from service.attributor import Answers
 from service.ledger.chain import Pending
+from service.ledger.ledger import Ledger
 from service.ledger.record import attribution_entry, owners_entry
 from service.ledger.recorder import Recorder
 from service.ledger.schema import ledger_url
@@ -39,9 +41,20 @@ class Recording:
     probability: float = 1.0
     keep_texts: bool = False
 
+    @cached_property
+    def ledger(self) -> Ledger:
+        """For reading.
+
+        Raises:
+            LedgerUnavailable: The database cannot be reached.
+        """
+        return Ledger(self.recorder.url, create=True)
+
     def close(self) -> None:
         """Deliver what the database takes; the rest stays in the spool."""
         self.recorder.close()
+        if "ledger" in self.__dict__:
+            self.ledger.close()
 
     def counts(self, request: AttributeRequest) -> bool:
         """Whether an answer is recorded; of the policy sampled, by lot."""

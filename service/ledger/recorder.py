@@ -40,7 +40,7 @@ class Recorder:
 
     def __init__(self, url: str, spool: Path) -> None:
         ledger_url(url)
-        self._url = url
+        self.url = url
         self._spool = Spool(spool)
         self._files_changing = threading.Lock()
         self._waiting: SimpleQueue[tuple[list[Pending], Future[None]] | None] = SimpleQueue()
@@ -108,7 +108,7 @@ class Recorder:
         while True:
             closing = self._closing.is_set()  # asked before, so that the last ones are seen
             try:
-                ledger = ledger or Ledger(self._url, create=True)
+                ledger = ledger or Ledger(self.url, create=True)
                 while self._deliver_some(ledger):
                     pass
                 away = False

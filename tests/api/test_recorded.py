@@ -1,6 +1,7 @@
 """Answers are in the ledger before they leave, with the totals that they carry."""
 
 import json
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -78,3 +79,36 @@ def test_postgresql_needs_a_folder_for_its_spool(tmp_path):
     settings = Settings(index_dir=tmp_path, ledger_url="postgresql://localhost/whence")
     with pytest.raises(InvalidInput, match="WHENCE_LEDGER_SPOOL_DIR"):
         open_recording(settings)
+
+
+def test_what_the_server_says_owners_are_worth_is_what_the_command_says(
+    tiny, tmp_path, until_ready, capsys
+):
+    import datetime
+
+    from cli.payout import valuations
+
+    recording = Recording(Recorder(str(tmp_path / "l.db"), tmp_path / "spool"))
+    attributor = LocalAttributor(tiny.engine, queue_size=8)
+    period = str(datetime.datetime.now(datetime.UTC).year)
+    with TestClient(create_app(attributor, recording=recording)) as client:
+        until_ready(client).post("/attribute", json={"prompt": "who?", "response": "the king"})
+        until_delivered(recording)
+        told = client.get("/valuations", params={"period": period}).json()
+        assert client.get("/payouts").json() == {"payouts": []}
+        assert client.get("/owners").json() == {"owners": ["Anna", "Bruno", "Chloe"]}
+        assert client.get("/valuations", params={"period": "soon"}).status_code == 422
+    valuations(str(tmp_path / "l.db"), period)
+    assert json.loads(capsys.readouterr().out) == told
+    assert len(told["owners"]) == 4
+
+
+def until_delivered(recording: Recording) -> None:
+    deadline = time.monotonic() + 30
+    while recording.ledger.head().sequence < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_server_without_a_ledger_says_so(client, is_problem):
+    assert "WHENCE_LEDGER_URL" in is_problem(client.get("/payouts"), 404, "not-found")["detail"]

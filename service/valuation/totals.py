@@ -1,0 +1,174 @@
+"""Totals of a range of the ledger, in one pass whose memory does not grow with it.
+
+For every owner ``o`` and every entry ``q`` of weight ``w_q`` with signed totals ``t_qo``:
+
+    linear_o          = Σ_q w_q t_qo
+    positive_share_o  = Σ_q w_q max(t_qo, 0) / Σ_p max(t_qp, 0)
+    flat_o            = Σ_q w_q / (number of owners in the index that answered)
+
+Entries go in turn into `GROUPS` groups, whose sums are kept: their sum is the total, and resampling
+them is the bootstrap over queries (`service.valuation.intervals`). Up to that many entries every
+group is one query; beyond it the groups are random ones of equal size, which leaves the variance of
+the sum what it is. Sums are made row by row in the order of the chain, in float64 and without a
+matrix product, so the same entries give the same bits on any machine.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.ledger.chain import Entry, unpack_totals
+from service.ledger.ledger import Ledger
+from service.valuation.aliases import Aliases
+
+GROUPS = 500
+
+
+@dataclass(frozen=True)
+class PeriodTotals:
+    """What a range of the ledger adds up to.
+
+    Attributes:
+        first: First sequence of the range.
+        last: Its last sequence.
+        owners: Names, sorted; the empty one is the unattributed remainder.
+        groups: Of ``linear``, ``positive-share`` and ``flat``: sums per group, ``[G, O]``.
+        entries: Attributions in the range.
+        weight: Their weights, together.
+        versions: Index versions (index, version, model) that answered.
+        policies: How many entries each policy of recording made.
+        callers: Weight of each API key.
+        passages: Recorded top influence of each passage, weighted; a cut, unlike the totals.
+    """
+
+    first: int
+    last: int
+    owners: tuple[str, ...]
+    groups: dict[str, np.ndarray]
+    entries: int
+    weight: float
+    versions: tuple[tuple[str, str, str], ...]
+    policies: dict[str, int]
+    callers: dict[str, float]
+    passages: dict[str, float]
+
+    def total(self, kind: str) -> np.ndarray:
+        """``[O]``."""
+        return self.groups[kind].sum(axis=0)
+
+
+@dataclass
+class _Sums:
+    """Sums of the entries of one set of owners in one epoch of the aliases."""
+
+    owners: tuple[str, ...]  # after the aliases, without repetition
+    columns: np.ndarray  # of each recorded name
+    linear: np.ndarray = field(init=False)
+    positive: np.ndarray = field(init=False)
+    flat: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = (GROUPS, len(self.owners))
+        self.linear, self.positive, self.flat = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+
+    def add(self, first_group: int, rows: list[bytes], weights: list[float]) -> None:
+        """Add entries that go to consecutive groups; no more than there are groups."""
+        recorded = np.stack([unpack_totals(row, len(self.columns)) for row in rows])
+        weight = np.array(weights)[:, None]
+        totals = np.zeros((len(rows), len(self.owners)))
+        if len(self.owners) == len(self.columns):
+            totals[:, self.columns] = recorded
+        else:
+            for place, column in enumerate(self.columns):
+                totals[:, column] += recorded[:, place]
+        clipped = np.maximum(totals, 0)
+        whole = clipped.sum(axis=1, keepdims=True)
+        shares = clipped / np.where(whole > 0, whole, 1)
+        groups = (first_group + np.arange(len(rows))) % GROUPS
+        self.linear[groups] += totals * weight
+        self.positive[groups] += shares * weight
+        self.flat[groups] += weight / len(self.owners)
+
+
+def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> PeriodTotals:
+    """Add up the attributions of a range.
+
+    Raises:
+        LedgerUnavailable: The database cannot be read.
+    """
+    sums: dict[tuple[int, int], _Sums] = {}
+    sets = {entry.sequence: entry for entry in ledger.events("owners")}
+    policies: Counter[str] = Counter()
+    callers: dict[str, float] = {}
+    passages: dict[str, float] = {}
+    count, weight = 0, 0.0
+    used: dict[int, None] = {}
+    run: list[Entry] = []
+    place: tuple[int, int] | None = None
+
+    def flush() -> None:
+        nonlocal run
+        if run and place is not None:
+            if place not in sums:
+                sums[place] = _new_sums(sets[place[0]], run[0].time_us, aliases)
+            sums[place].add(
+                (count - len(run)) % GROUPS,
+                [entry.totals or b"" for entry in run],
+                [entry.weight or 0.0 for entry in run],
+            )
+        run = []
+
+    for entry in ledger.read(first, last):
+        if entry.kind != "attribution":
+            continue
+        here = (entry.owner_set or 0, aliases.epoch(entry.time_us))
+        if here != place or len(run) == GROUPS:
+            flush()
+            place = here
+        run.append(entry)
+        count += 1
+        used[here[0]] = None
+        weight += entry.weight or 0.0
+        said = json.loads(entry.body)
+        policies[said["policy"]] += 1
+        caller = said["caller"] or ""
+        callers[caller] = callers.get(caller, 0.0) + (entry.weight or 0.0)
+        for passage, influence in said["passages"]:
+            passages[passage] = passages.get(passage, 0.0) + influence * (entry.weight or 0.0)
+    flush()
+    owners, groups = _together(list(sums.values()))
+    said_sets = [sets[number].content for number in used]
+    return PeriodTotals(
+        first,
+        last,
+        owners,
+        groups,
+        count,
+        weight,
+        tuple(sorted({(s["index"], s["version"], s["model"]) for s in said_sets})),
+        dict(sorted(policies.items())),
+        dict(sorted(callers.items())),
+        passages,
+    )
+
+
+def _new_sums(owner_set: Entry, time_us: int, aliases: Aliases) -> _Sums:
+    recorded = owner_set.content["names"]
+    owned = [aliases.owner(name, time_us) if name else name for name in recorded]
+    owners = tuple(sorted(set(owned)))
+    column = {name: place for place, name in enumerate(owners)}
+    return _Sums(owners, np.array([column[name] for name in owned]))
+
+
+def _together(parts: list[_Sums]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    owners = tuple(sorted({name for part in parts for name in part.owners}))
+    column = {name: place for place, name in enumerate(owners)}
+    kinds = ("linear", "positive-share", "flat")
+    groups = {kind: np.zeros((GROUPS, len(owners))) for kind in kinds}
+    for part in parts:
+        places = [column[name] for name in part.owners]
+        for kind, values in zip(kinds, (part.linear, part.positive, part.flat), strict=True):
+            groups[kind][:, places] += values
+    return owners, groups
