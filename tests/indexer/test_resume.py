@@ -32,10 +32,11 @@ SETTINGS = IndexSettings(
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
+    """All files but the locks, which say who held them last."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.suffix != ".lock"
     }
 
 
