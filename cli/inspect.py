@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from influence.remote import is_url
+from influence.repair import repair_index
 from influence.store import IndexReader
 from influence.transfer import local_index, verify_remote
 
@@ -44,8 +45,19 @@ def info(
         typer.echo(f"{name:<10} {value}")
 
 
-def verify(index: Index) -> None:
+def verify(
+    index: Index,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make damaged files again that are derived.")
+    ] = False,
+) -> None:
     """Hash every file of an index against its manifest; at a URL those that are there."""
+    if repair:
+        if is_url(index):
+            raise typer.BadParameter("an index at a URL is pulled first", param_hint="repair")
+        version, repaired = repair_index(Path(index))
+        typer.echo(f"{version}: {', '.join(repaired) or 'nothing'} had to be made again.")
+        return
     if is_url(index):
         version, count = verify_remote(index)
         typer.echo(f"{version}: {count} files, all as the manifest says.")

@@ -24,6 +24,7 @@ from cli import (
     ledger,
     payout,
     redamp,
+    refit,
     remove,
     serve,
     storage,
@@ -50,6 +51,7 @@ app.command("payout")(payout.payout)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
 app.command("add")(add.add)
+app.command("refit")(refit.refit)
 app.command("remove")(remove.remove)
 app.command("compact")(remove.compact)
 app.command("versions")(versions.versions)

@@ -22,12 +22,13 @@ from indexer.units import Units
 from influence.atomic import write_bytes
 from influence.basis import Basis, load_basis, save_basis
 from influence.encoder import GradientEncoder
-from influence.errors import NumericalError
+from influence.errors import BuildConflict, NumericalError
 from influence.layers import coverage
 from influence.lock import ENTRANCE, WRITERS, FileLock, changing, locked, sign
 from influence.manifest import (
     FORMAT_VERSION,
     Calibration,
+    Change,
     CorpusIdentity,
     CoverageEntry,
     FitEntry,
@@ -42,7 +43,7 @@ from influence.model import LoadedModel
 from influence.staging import Staging
 from influence.store import IndexReader
 from influence.totals import OWNERS, sum_owners
-from influence.versions import SHARD_RECORDS, make_current, published_version
+from influence.versions import SHARD_RECORDS, current_version, make_current, published_version
 
 BASIS = "basis.safetensors"
 FIT_RECORD = f"{SHARD_RECORDS}/fit.json"
@@ -59,6 +60,7 @@ def build_index(
     skip_bad_records: bool = False,
     restart: bool = False,
     crew: Crew = Crew(),  # noqa: B008 - frozen
+    refitted: IndexReader | None = None,
 ) -> str:
     """Build the index of a corpus, continue a build that was interrupted, or join a running one.
 
@@ -71,6 +73,7 @@ def build_index(
         skip_bad_records: Count and skip records that cannot be read, instead of stopping.
         restart: Throw away an unfinished build in the folder that nobody works on.
         crew: This process among those that build the index together.
+        refitted: The version whose documents are the corpus (`indexer.refit`).
 
     Returns:
         The name of the published version.
@@ -102,7 +105,8 @@ def build_index(
         tokenizer_sha256=loaded.tokenizer_sha256,
         dtype="bfloat16" if loaded.dtype == "bfloat16" else "float32",
     )
-    identity = survey.identity(Path(corpus).name)
+    name = Path(corpus).name if refitted is None else refitted.manifest.corpus.name
+    identity = survey.identity(name)
     plan = {
         "format_version": FORMAT_VERSION,
         "model": model.model_dump(),
@@ -115,6 +119,7 @@ def build_index(
             if done := published_version(index_dir, plan):
                 reporter.note(f"This very index is already built: version {done}.")
                 with changing(index_dir):
+                    _check_unchanged(index_dir, refitted)
                     make_current(index_dir, done)
                 return done
             is_alone = writers.try_acquire()
@@ -132,6 +137,7 @@ def build_index(
             f"{'; '.join(logged.left_out[:3])}. Check that the model's weights are finite."
         )
     with ending(index_dir), changing(index_dir):
+        _check_unchanged(index_dir, refitted)
         if not staging.is_unfinished(plan):  # another process of the crew was here before
             done = published_version(index_dir, plan, hashed=False)
             assert done is not None
@@ -141,11 +147,23 @@ def build_index(
         write_bytes(staging.directory / OWNERS, totals.to_bytes())
         calibration = _calibration(staging, encoder, survey, logged, fitted.settings, reporter)
         manifest = _described(staging, loaded, fitted, logged, calibration, model, identity, digest)
+        if refitted is not None:
+            change = Change(kind="refitted", parent=refitted.version)
+            manifest = manifest.model_copy(update={"history": (*refitted.manifest.history, change)})
         version = staging.publish(manifest)
     reporter.note(
         f"Published version {version}: {manifest.rows} passages of {identity.documents} documents."
     )
     return version
+
+
+def _check_unchanged(index_dir: Path, refitted: IndexReader | None) -> None:
+    if refitted is not None and (current := current_version(index_dir)) != refitted.version:
+        raise BuildConflict(
+            f"{index_dir} was changed to version {current} while its basis was fitted to the "
+            f"documents of {refitted.version}; those that were removed would be there again. Run "
+            "whence refit again, with --restart."
+        )
 
 
 def surveyed_units(

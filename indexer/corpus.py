@@ -10,8 +10,9 @@ front; a ``.txt`` file is named by its stem alone. Reading again gives the same 
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,6 +21,8 @@ from indexer.readers import READERS, RawRecord
 from indexer.records import BadRecord, parse_record
 from influence.documents import Document
 from influence.errors import CorpusError
+from influence.manifest import MANIFEST
+from influence.store import IndexReader
 
 OnBad = Callable[[str], None]
 
@@ -119,6 +122,8 @@ def _parts(corpus: str) -> Iterator[_Part]:
             yield _file_part(path, path.name, path.name)
         elif path.is_dir() and is_saved_dataset(path):
             yield _Part(corpus, saved_dataset(path))
+        elif path.is_dir() and (path / MANIFEST).is_file():
+            yield _Part(corpus, _indexed_records(path))
         elif path.is_dir():
             yield from _folder_parts(path)
         elif not path.exists() and is_dataset_name(corpus):
@@ -130,6 +135,19 @@ def _parts(corpus: str) -> Iterator[_Part]:
             )
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(corpus, error) from error
+
+
+def _indexed_records(version: Path) -> Iterator[RawRecord]:
+    """The documents of a version of an index, as the corpus had them."""
+    for document in IndexReader.open(version.parent.parent, version.name).documents():
+        labels = ("id", "title", "source", "owner", "licence", "url")
+        fields: dict[str, Any] = {name: getattr(document, name) for name in labels}
+        fields["metadata"] = document.metadata
+        if document.plain is not None:
+            fields["text"] = document.plain
+        else:
+            fields["messages"] = [asdict(message) for message in document.messages]
+        yield RawRecord(f"document {document.id!r}", document.id, fields)
 
 
 def _folder_parts(folder: Path) -> Iterator[_Part]:

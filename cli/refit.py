@@ -1,0 +1,27 @@
+"""`whence refit`: the basis of an index fitted anew."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def refit(
+    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    model: Annotated[
+        str | None, typer.Option(help="Folder or name; the one that the index names by default.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw unfinished work away first.")
+    ] = False,
+) -> None:
+    """Build the next version of INDEX from the documents it holds, while it is being served."""
+    from indexer.progress import Reporter
+    from indexer.refit import refit_index
+    from influence.model import load_model
+    from influence.store import IndexReader
+
+    identity = IndexReader.open(index).manifest.model
+    loaded = load_model(model or identity.name, device=device, dtype=identity.dtype)
+    typer.echo(refit_index(index, loaded, reporter=Reporter(), restart=restart))
