@@ -28,6 +28,7 @@ from cli import (
     remove,
     serve,
     storage,
+    value,
     versions,
 )
 from indexer import command
@@ -48,6 +49,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(ledger.app, name="ledger")
 app.command("valuations")(payout.valuations)
 app.command("payout")(payout.payout)
+app.command("value")(value.value)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
 app.command("add")(add.add)

@@ -67,29 +67,47 @@ class _Sums:
     columns: np.ndarray  # of each recorded name
     linear: np.ndarray = field(init=False)
     positive: np.ndarray = field(init=False)
-    flat: np.ndarray = field(init=False)
+    weights: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         shape = (GROUPS, len(self.owners))
-        self.linear, self.positive, self.flat = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self.linear, self.positive, self.weights = (
+            np.zeros(shape),
+            np.zeros(shape),
+            np.zeros(GROUPS),
+        )
 
     def add(self, first_group: int, rows: list[bytes], weights: list[float]) -> None:
-        """Add entries that go to consecutive groups; no more than there are groups."""
-        recorded = np.stack([unpack_totals(row, len(self.columns)) for row in rows])
-        weight = np.array(weights)[:, None]
-        totals = np.zeros((len(rows), len(self.owners)))
-        if len(self.owners) == len(self.columns):
-            totals[:, self.columns] = recorded
-        else:
-            for place, column in enumerate(self.columns):
-                totals[:, column] += recorded[:, place]
+        """Add entries that go to consecutive groups, the last of all at most."""
+        totals = self._owned(rows)
+        groups = slice(first_group, first_group + len(rows))
+        weight = np.array(weights)
+        self.weights[groups] += weight
         clipped = np.maximum(totals, 0)
-        whole = clipped.sum(axis=1, keepdims=True)
-        shares = clipped / np.where(whole > 0, whole, 1)
-        groups = (first_group + np.arange(len(rows))) % GROUPS
-        self.linear[groups] += totals * weight
-        self.positive[groups] += shares * weight
-        self.flat[groups] += weight / len(self.owners)
+        whole = clipped.sum(axis=1)
+        clipped *= (weight / np.where(whole > 0, whole, 1))[:, None]
+        self.positive[groups] += clipped
+        totals *= weight[:, None]
+        self.linear[groups] += totals
+
+    @property
+    def flat(self) -> np.ndarray:
+        """Equal parts, ``[G, O]``."""
+        return np.repeat(self.weights[:, None] / len(self.owners), len(self.owners), axis=1)
+
+    def _owned(self, rows: list[bytes]) -> np.ndarray:
+        """Signed totals of the owners, float64 ``[Q, O]``."""
+        if len({len(row) for row in rows}) == 1:  # nearly always: joined in one go
+            joined = unpack_totals(b"".join(rows), len(self.columns) * len(rows))
+            recorded = joined.reshape(len(rows), -1)
+        else:
+            recorded = np.stack([unpack_totals(row, len(self.columns)) for row in rows])
+        if np.array_equal(self.columns, np.arange(len(self.owners))):
+            return recorded.astype(np.float64)
+        totals = np.zeros((len(rows), len(self.owners)))
+        for place, column in enumerate(self.columns):  # several names may be one owner
+            totals[:, column] += recorded[:, place]
+        return totals
 
 
 def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> PeriodTotals:
@@ -124,7 +142,7 @@ def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> Pe
         if entry.kind != "attribution":
             continue
         here = (entry.owner_set or 0, aliases.epoch(entry.time_us))
-        if here != place or len(run) == GROUPS:
+        if here != place or count % GROUPS == 0:
             flush()
             place = here
         run.append(entry)
