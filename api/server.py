@@ -161,5 +161,7 @@ def _load(settings: Settings, metrics: Metrics) -> "Engine":
         device=settings.device,
         dtype=settings.dtype,
         search_memory_bytes=settings.search_memory_bytes,
+        search=settings.search,
+        search_min_recall=settings.search_min_recall,
         max_query_tokens=settings.max_query_tokens,
     )

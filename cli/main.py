@@ -26,6 +26,7 @@ from cli import (
     redamp,
     refit,
     remove,
+    search_index,
     serve,
     storage,
     value,
@@ -44,6 +45,7 @@ app.command("demo")(demo.demo)
 app.command("index")(command.index)
 app.command("redamp")(redamp.redamp)
 app.command("attribute")(attribute.attribute)
+app.command("search-index")(search_index.search_index)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.add_typer(ledger.app, name="ledger")

@@ -26,6 +26,16 @@ def serve(
     ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="auto, exact, sq8, rabitq, gpu or milvus://HOST:PORT.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Most memory for the search's vectors, such as 8GiB.")
+    ] = None,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Recall@10 below which every row is compared."),
+    ] = None,
 ) -> None:
     """Serve an index. What is not given is read from WHENCE_* variables."""
     from api.server import run
@@ -41,5 +51,8 @@ def serve(
             no_auth=no_auth or None,
             device=device,
             dtype=dtype,
+            search=search,
+            search_memory_bytes=memory_limit,
+            search_min_recall=min_recall,
         )
     )

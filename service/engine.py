@@ -14,7 +14,7 @@ from pathlib import Path
 
 from influence.basis import load_basis
 from influence.encoder import GradientEncoder
-from influence.errors import IndexUnavailable
+from influence.errors import IndexUnavailable, InvalidInput
 from influence.measurement import EncodedQuery, Query
 from influence.model import LoadedModel, load_model
 from influence.store import IndexReader, check_built_from
@@ -37,7 +37,7 @@ from service.schemas import (
     ServiceInfo,
     Timings,
 )
-from service.search.exact import ExactSearch, choose_precision
+from service.search.choice import open_search
 from service.texts import Texts
 
 _WARM_UP = AttributeRequest(prompt="What is this?", response="A first question.", top_k=1)
@@ -49,7 +49,9 @@ class Engine:
     Args:
         reader: The index.
         loaded: The model that it was built from.
-        search_memory_bytes: Most memory for the vectors.
+        search_memory_bytes: Most memory for vectors and codes (`service.search.choice`).
+        search: How to search.
+        search_min_recall: Recall@10 below which every row is compared instead.
         max_query_tokens: Most tokens of a query; as many as the model reads when None.
 
     Raises:
@@ -63,6 +65,8 @@ class Engine:
         loaded: LoadedModel,
         *,
         search_memory_bytes: int,
+        search: str = "auto",
+        search_min_recall: float = 0.98,
         max_query_tokens: int | None = None,
     ) -> None:
         check_built_from(reader, loaded)
@@ -80,8 +84,13 @@ class Engine:
             [{"name": layer.name, "leader": layer.leader} for layer in manifest.layers],
         )
         self.encoder = GradientEncoder(loaded, basis)
-        precision = choose_precision(len(reader), reader.dims, memory_bytes=search_memory_bytes)
-        self.search = ExactSearch(reader.vector_shards(), reader.norms, precision=precision)
+        opened = open_search(
+            reader,
+            wanted=search,
+            memory_bytes=search_memory_bytes,
+            min_recall=search_min_recall,
+        )
+        self.search, self._search_notice = opened.search, opened.notice
         self.ranker = Ranker(reader, self.search)
         self.texts = Texts(reader)
         self._model_name = _shown_name(manifest.model.name)
@@ -98,6 +107,8 @@ class Engine:
         device: str = "auto",
         dtype: str = "auto",
         search_memory_bytes: int = 8 * 2**30,
+        search: str = "auto",
+        search_min_recall: float = 0.98,
         max_query_tokens: int | None = None,
     ) -> "Engine":
         """Open an index, load its model, and answer a first question to warm both up.
@@ -107,7 +118,9 @@ class Engine:
             model: Folder or name; the one that the index names by default.
             device: ``auto``, ``cpu``, ``cuda`` …
             dtype: ``float32`` or ``bfloat16``; ``auto`` is that of the index.
-            search_memory_bytes: Most memory for the vectors.
+            search_memory_bytes: Most memory for vectors and codes (`service.search.choice`).
+            search: How to search.
+            search_min_recall: Recall@10 below which every row is compared instead.
             max_query_tokens: Most tokens of a query; as many as the model reads when None.
 
         Raises:
@@ -125,6 +138,8 @@ class Engine:
             reader,
             loaded,
             search_memory_bytes=search_memory_bytes,
+            search=search,
+            search_min_recall=search_min_recall,
             max_query_tokens=max_query_tokens,
         )
         engine.attribute(_WARM_UP, request_id="warm-up")
@@ -137,6 +152,11 @@ class Engine:
             InvalidInput: The request cannot be attributed.
             QueryTooLong: It is too long for the model, or for this service.
         """
+        if request.ranking == "influence" and not self.search.ranks_by_influence:
+            raise InvalidInput(
+                f"This index is searched by {self.search.name}, which ranks by relative influence "
+                "only. Ask for the ranking relative."
+            )
         query = query_of(request, self.loaded, max_tokens=self.max_query_tokens)
         rows = len(query.sequences)
         longest = max(len(sequence) for sequence in query.sequences)
@@ -272,6 +292,8 @@ class Engine:
                 owners=sum(1 for name in self.reader.owners.names if name),
                 dims=self.reader.dims,
                 search=self.search.name,
+                search_recall=self.search.recall,
+                search_notice=self._search_notice,
                 measured=manifest.measured,
             ),
         )

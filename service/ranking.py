@@ -50,6 +50,7 @@ class Ranker:
                 request.top_k,
                 weighted=request.ranking == "influence",
                 allowed=self._allowed(request.filter),
+                filter=request.filter,
                 opponents=request.opponents,
             )
             for (vector, request), norm in zip(queries, norms, strict=True)

@@ -334,8 +334,24 @@ class IndexFacts(IndexReference):
     owners: int = Field(description="Number of owners.", examples=[45])
     dims: int = Field(description="Numbers of a stored vector.", examples=[16384])
     search: str = Field(
-        description="How the vectors are searched; float32 and float16 compare every row.",
+        description=(
+            "How vectors are searched. float32, float16 and disk compare every row; of sq8 and "
+            "rabitq the best are compared again."
+        ),
         examples=["float32"],
+    )
+    search_recall: float | None = Field(
+        default=None,
+        description=(
+            "Share of the true best ten that the search finds, measured on the index's own rows; "
+            "null where every row is compared."
+        ),
+        examples=[None, 0.993],
+    )
+    search_notice: str | None = Field(
+        default=None,
+        description="Why another search is used than was asked for; null otherwise.",
+        examples=[None],
     )
     measured: dict[str, float] = Field(
         description="Quality of the index, as far as measured.", examples=[{"lds": 0.42}]

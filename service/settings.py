@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import BeforeValidator, ByteSize, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from influence.errors import InvalidInput
@@ -19,6 +19,7 @@ from service.logs import LogFormat, LogLevel
 
 PREFIX = "WHENCE_"
 ENV_FILE = ".env"
+SEARCHES = ("auto", "exact", "sq8", "rabitq", "gpu")  # besides the address of a Milvus
 
 
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$")]
@@ -50,10 +51,18 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Precision of the model's matrix products; auto: that of the index."
     )
-    search_memory_bytes: int = Field(
-        8 * 2**30,
+    search: str = Field(
+        "auto",
+        pattern=rf"^({'|'.join(SEARCHES)}|milvus(\+https)?://.+)$",
+        description="How vectors are searched: auto, exact, sq8, rabitq, gpu or milvus://HOST:PORT.",
+    )
+    search_memory_bytes: ByteSize = Field(
+        ByteSize(8 * 2**30),
         gt=0,
-        description="Most memory for vectors: float32 where they fit in it, else float16.",
+        description="Most memory for vectors and codes of the search, such as 8GiB.",
+    )
+    search_min_recall: float = Field(
+        0.98, ge=0, le=1, description="Recall@10 below which every row is compared instead."
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from service.schemas import Filter
+
 
 @dataclass(frozen=True)
 class Sought:
@@ -23,6 +25,7 @@ class Sought:
         weighted: Rank by the cosine times the norm of the row, which orders as influence does,
             rather than by the cosine alone.
         allowed: The rows that may be found, ``[N]`` of bool; all when None.
+        filter: What was asked for that makes them so, for a search that keeps no rows itself.
         opponents: Whether the rows of the lowest scores are wanted as well.
     """
 
@@ -30,6 +33,7 @@ class Sought:
     k: int
     weighted: bool = False
     allowed: np.ndarray | None = None
+    filter: Filter | None = None
     opponents: bool = True
 
 
@@ -65,19 +69,37 @@ class Found:
 
 
 class Search(Protocol):
-    """A way to search the rows of one index.
+    """A way to search the rows of one index."""
 
-    Attributes:
-        name: Of the way, for people.
-        exact: Whether no row is missed.
-        rows: ``N``.
-        dims: ``D``.
-    """
+    @property
+    def name(self) -> str:
+        """Of the way, for people."""
+        ...
 
-    name: str
-    exact: bool
-    rows: int
-    dims: int
+    @property
+    def exact(self) -> bool:
+        """Whether no row is missed."""
+        ...
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the true best ten that it finds, as measured; None where it is exact."""
+        ...
+
+    @property
+    def ranks_by_influence(self) -> bool:
+        """Whether it can search with weights."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """``N``."""
+        ...
+
+    @property
+    def dims(self) -> int:
+        """``D``."""
+        ...
 
     def search(self, queries: Sequence[Sought]) -> list[Found]:
         """Search for several queries at once.

@@ -1,17 +1,19 @@
 import subprocess
 import sys
 
-import faiss
 import numpy as np
 import pytest
 
-from influence.errors import IndexUnavailable
 from service.search.backend import Sought
-from service.search.exact import ExactSearch, choose_precision
-from service.search.top import top_rows
+from service.search.exact import MATRIX_FROM, ExactSearch
 
 N, D = 700, 96
 ONES = np.ones(N, dtype=np.float32)
+PRECISIONS = ["float32", "float16", "disk"]
+# A float32 sum of D products of a unit vector is off by D * 2^-24 at most; a scan of halves by the
+# rounding of the query to 11 bits besides, 2^-12 of its length on average and 2^-11 at most.
+SUMS = D * 2.0**-24
+OFF = {"float32": SUMS, "float16": SUMS + 2.0**-11, "disk": SUMS + 2.0**-11}
 
 
 @pytest.fixture(scope="module")
@@ -20,72 +22,100 @@ def units() -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-@pytest.fixture(scope="module")
-def query() -> np.ndarray:
-    vector = np.random.default_rng(1).standard_normal(D)
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
+def queries(count: int, seed: int = 1) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((count, D))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def split(units, *at):
-    return np.split(units, at)
-
-
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("at", [(), (1, 2, 300), (512,)], ids=str)
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_scores_are_the_inner_products_of_all_rows(units, query, precision, at, threads):
-    search = ExactSearch(split(units, *at), ONES, precision=precision, threads=threads)
-    exact = units.astype(np.float64) @ query.astype(np.float64)
-    # A float32 sum of D products of a unit vector is off by D * 2^-24 at most.
-    np.testing.assert_allclose(search.scores(query[None])[0], exact, rtol=0, atol=D * 2.0**-24)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 2, MATRIX_FROM, 17])
+def test_a_search_is_a_sort_of_all_inner_products(units, precision, at, threads, count):
+    search = ExactSearch(np.split(units, at), ONES, precision=precision, threads=threads)
+    asked = queries(count)
+    for query, found in zip(asked, search.search([Sought(q, 50) for q in asked]), strict=True):
+        exact = units.astype(np.float64) @ query.astype(np.float64)
+        assert found.proponents.rows.tolist() == np.argsort(-exact)[:50].tolist()
+        assert found.opponents.rows.tolist() == np.argsort(exact)[:50].tolist()
+        for side in (found.proponents, found.opponents):
+            np.testing.assert_allclose(side.cosines, exact[side.rows], rtol=0, atol=SUMS)
+        np.testing.assert_allclose(found.sample, exact, rtol=0, atol=OFF[precision])
+        assert found.highest == found.proponents.cosines[0]
     search.close()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize("count", [1, 2, 17])
-def test_scores_of_many_are_the_matrix_product(units, precision, count):
-    queries = np.random.default_rng(2).standard_normal((count, D))
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    search = ExactSearch(split(units, 1, 300), ONES, precision=precision, threads=1)
-    exact = queries.astype(np.float32).astype(np.float64) @ units.astype(np.float64).T
-    got = search.scores_of_many(queries.astype(np.float32))
-    np.testing.assert_allclose(got, exact, rtol=0, atol=D * 2.0**-24)  # as of a single query
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("share", [None, 0.5, 0.005, 0.0])
+def test_weights_and_filters_are_those_of_the_sort(units, precision, weighted, share):
+    generator = np.random.default_rng(2)
+    norms = generator.lognormal(size=N).astype(np.float32)
+    search = ExactSearch([units], norms, precision=precision)
+    asked = [
+        Sought(vector, k, weighted, None if share is None else generator.random(N) < share)
+        for k, vector in enumerate(queries(3), start=3)
+    ]
+    for query, found in zip(asked, search.search(asked), strict=True):
+        cosines = units.astype(np.float64) @ query.vector
+        scores = cosines * norms if weighted else cosines
+        allowed = range(N) if query.allowed is None else np.flatnonzero(query.allowed)
+        best = sorted(allowed, key=lambda row: -scores[row])
+        assert found.proponents.rows.tolist() == best[: query.k]
+        assert found.opponents.rows.tolist() == best[::-1][: query.k]
+        assert found.highest == pytest.approx(max(cosines[list(allowed)], default=-1), abs=SUMS)
     search.close()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_the_ranking_is_that_of_faiss_and_of_brute_force(units, query, precision):
-    search = ExactSearch(split(units, 123), ONES, precision=precision)
-    flat = faiss.IndexFlatIP(D)
-    flat.add(units.astype(np.float32))
-    exact = units.astype(np.float64) @ query.astype(np.float64)
-    for sign in (1, -1):  # proponents, opponents
-        got = top_rows(sign * search.scores(query[None])[0], 50)
-        _, by_faiss = flat.search(sign * query[None], 50)
-        assert got.tolist() == by_faiss[0].tolist() == np.argsort(-sign * exact)[:50].tolist()
+@pytest.mark.parametrize("precision", ["float16", "disk"])
+def test_rows_that_rounding_of_the_query_would_swap_are_compared_again(precision):
+    query = queries(1)[0]
+    # Rows whose cosines differ by far less than the rounding of the query to float16 moves them.
+    rows = queries(200, seed=3)
+    rows -= np.outer(rows @ query, query)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    exact = rows.astype(np.float64) @ query.astype(np.float64)
+    rounded = rows.astype(np.float64) @ query.astype(np.float16).astype(np.float64)
+    assert np.argsort(-exact)[:20].tolist() != np.argsort(-rounded)[:20].tolist()
+    search = ExactSearch([rows], np.ones(200, dtype=np.float32), precision=precision)
+    [found] = search.search([Sought(query, 20)])
+    np.testing.assert_allclose(found.proponents.cosines, np.sort(exact)[::-1][:20], atol=SUMS)
     search.close()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_the_same_query_gives_the_same_bits(units, query, precision):
+def test_opponents_only_where_they_are_wanted(units):
+    search = ExactSearch([units], ONES)
+    [found] = search.search([Sought(queries(1)[0], k=3, opponents=False)])
+    assert len(found.proponents.rows) == 3
+    assert len(found.opponents.rows) == 0
+    search.close()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_same_query_gives_the_same_bits(units, precision):
     search = ExactSearch([units], ONES, precision=precision, threads=3)
-    first = search.scores(query[None])[0]
-    assert all(np.array_equal(search.scores(query[None])[0], first) for _ in range(100))
+    [first] = search.search([Sought(queries(1)[0], k=5)])
+    for _ in range(100):
+        [again] = search.search([Sought(queries(1)[0], k=5)])
+        assert np.array_equal(again.sample, first.sample)
+        assert np.array_equal(again.opponents.cosines, first.opponents.cosines)
     search.close()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("rows", [1, 2, 9])
-def test_an_index_of_few_rows(units, query, precision, rows):
-    search = ExactSearch([units[:rows]], ONES, precision=precision, threads=4)
-    np.testing.assert_allclose(search.scores(query[None])[0], units[:rows] @ query, atol=1e-3)
+def test_an_index_of_few_rows(units, precision, rows):
+    search = ExactSearch([units[:rows]], ONES[:rows], precision=precision, threads=4)
+    [found] = search.search([Sought(queries(1)[0], k=100)])
+    exact = units[:rows].astype(np.float64) @ queries(1)[0]
+    assert found.proponents.rows.tolist() == np.argsort(-exact).tolist()
     search.close()
 
 
-def test_a_row_that_opposes_the_query_exactly_is_found(query):
-    unit = query.astype(np.float16)
-    search = ExactSearch([np.stack([-unit, unit])], ONES, precision="float32")
-    np.testing.assert_allclose(search.scores(query[None])[0], [-1, 1], atol=1e-3)
+def test_equal_rows_come_in_their_order(units):
+    search = ExactSearch([np.tile(units[:1], (9, 1))], ONES[:9], precision="float16")
+    [found] = search.search([Sought(queries(1)[0], k=4)])
+    assert found.proponents.rows.tolist() == found.opponents.rows.tolist() == [0, 1, 2, 3]
     search.close()
 
 
@@ -96,54 +126,37 @@ def test_a_query_of_another_length_is_refused(units):
     search.close()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("share", [None, 0.5, 0.005, 0.0])
-def test_a_search_is_a_sort_of_all_scores(units, precision, weighted, share):
-    generator = np.random.default_rng(2)
-    norms = generator.lognormal(size=N).astype(np.float32)
-    search = ExactSearch([units], norms, precision=precision)
-    asked = [
-        Sought(vector, k, weighted, None if share is None else generator.random(N) < share)
-        for k, vector in enumerate(units[:5].astype(np.float32), start=3)
-    ]
-    for query, found in zip(asked, search.search(asked), strict=True):
-        cosines = units.astype(np.float64) @ query.vector
-        scores = cosines * norms if weighted else cosines
-        allowed = range(N) if query.allowed is None else np.flatnonzero(query.allowed)
-        best = sorted(allowed, key=lambda row: -scores[row])
-        assert found.proponents.rows.tolist() == best[: query.k]
-        assert found.opponents.rows.tolist() == best[::-1][: query.k]
-        np.testing.assert_allclose(
-            found.opponents.cosines, cosines[found.opponents.rows], atol=D * 2.0**-24
-        )
-        assert found.highest == pytest.approx(max(cosines[list(allowed)], default=-1), abs=1e-5)
-        np.testing.assert_allclose(found.sample, cosines, atol=D * 2.0**-24)
-    search.close()
+PROGRAM = """
+import resource, sys
+import numpy as np
+from service.search.backend import Sought
+from service.search.exact import ExactSearch
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+shards = [np.load(path, mmap_mode="r") for path in sys.argv[1:]]
+rows, dims = sum(map(len, shards)), shards[0].shape[1]
+search = ExactSearch(shards, np.ones(rows), precision="disk", threads=2, part_bytes=2**20)
+query = np.zeros(dims, dtype=np.float32); query[0] = 1
+search.search([Sought(query, 10)] * 5)  # whatever the libraries allocate once
+search.search([Sought(query, 10)])
+before, most = resident(), 0
+for _ in range(5):
+    for count in (1, 5):
+        search.search([Sought(query, 10)] * count)
+        most = max(most, resident())
+print(most - before)
+"""
 
 
-def test_opponents_only_where_they_are_wanted(units, query):
-    search = ExactSearch([units], ONES)
-    [found] = search.search([Sought(query, k=3, opponents=False)])
-    assert len(found.proponents.rows) == 3
-    assert len(found.opponents.rows) == 0
-    search.close()
-
-
-def test_precision_follows_the_memory():
-    assert choose_precision(1000, 100, memory_bytes=400_000) == "float32"
-    assert choose_precision(1000, 100, memory_bytes=399_999) == "float16"
-    assert choose_precision(1000, 100, memory_bytes=200_000) == "float16"
-    with pytest.raises(IndexUnavailable, match=r"200,000.*199,999.*WHENCE_SEARCH_MEMORY_BYTES"):
-        choose_precision(1000, 100, memory_bytes=199_999)
-
-
-def test_the_benchmark_runs():
+def test_an_index_larger_than_the_memory_allowed_is_read_from_disk_within_it(tmp_path):
+    paths = []
+    for number in range(4):  # 4 × 16 MB
+        rows = np.random.default_rng(number).standard_normal((2048, 4096)).astype(np.float16)
+        np.save(tmp_path / f"{number}.npy", rows)
+        paths.append(str(tmp_path / f"{number}.npy"))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.search", "--rows=64", "--dims=32", "--repeats=1"],
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, "-c", PROGRAM, *paths], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "| float16 Whence, ranked |" in done.stdout
+    # Two parts of 1 MB and their float32 copies of 2 MB; without giving pages back it grows by 64.
+    assert int(done.stdout) < 8 * 2**20

@@ -1,0 +1,146 @@
+"""One-bit codes: a scan of a sixteenth of what float16 takes names candidates.
+
+RaBitQ (Gao and Long, arXiv 2405.12497) keeps of each number of a rotated vector its sign, and of
+each vector two numbers that make the estimate of an inner product unbiased. Half-whitened unit
+vectors are near isotropic, and a random rotation makes them more so. It is a Hadamard rotation
+rather than a dense one: at 16,384 dims a dense matrix is 1 GB that every query would have to read,
+five times the codes of 100,000 rows. It pads to a power of two.
+
+FAISS packs codes in blocks of 32 rows for its vectorised scan. A second set of codes, of the
+vectors times their norms, serves the ranking by influence.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import faiss
+import numpy as np
+
+from service.search.exact import available_threads
+from service.search.stored import StoredRows, let_go
+
+_BLOCK = 32  # rows that FAISS packs together
+_BUILD_ROWS = 1024
+_CENTRE_ROWS = 4096
+_SEED = 12345  # of the rotation; FAISS's own
+
+
+def rabitq_codes(stored: StoredRows, norms: np.ndarray) -> dict[str, np.ndarray]:
+    """Codes of all rows, packed, and the centre that they are relative to.
+
+    Returns:
+        ``codes`` and ``centre`` of the unit vectors, ``weighted_codes`` of the vectors times their
+        norms: relative to 0, since a few rows of huge norm would rule their mean.
+    """
+    rotation = _rotation(stored.dims)
+    drawn = np.sort(
+        np.random.default_rng(0).choice(stored.rows, min(stored.rows, _CENTRE_ROWS), replace=False)
+    )
+    sample = rotation.apply(stored.take(drawn))
+    plain, weighted = _empty(rotation.d_out), _empty(rotation.d_out)
+    plain.train(sample)
+    weighted.train(np.zeros_like(sample))
+    first = 0
+    for part in stored.parts(_BUILD_ROWS):
+        rotated = rotation.apply(part.astype(np.float32))
+        plain.add(rotated)
+        weighted.add(rotated * norms[first : first + len(part), None])
+        let_go(part)
+        first += len(part)
+    return {
+        "codes": faiss.vector_to_array(plain.codes),
+        "centre": faiss.vector_to_array(plain.center),
+        "weighted_codes": faiss.vector_to_array(weighted.codes),
+    }
+
+
+def rabitq_bytes(rows: int, dims: int) -> int:
+    """Memory of the codes of so many rows."""
+    padded_rows, padded_dims = -(-rows // _BLOCK) * _BLOCK, 1 << (dims - 1).bit_length()
+    return 2 * padded_rows * (padded_dims // 8 + 8)
+
+
+class RaBitQ:
+    """Names candidates by `rabitq_codes` (`service.search.candidates.Nearest`).
+
+    Args:
+        arrays: What `rabitq_codes` gives.
+        rows: ``N``.
+        dims: ``D``.
+        threads: That work on one query; all cores by default.
+    """
+
+    weighted = True
+    most = None
+
+    def __init__(
+        self, arrays: dict[str, np.ndarray], rows: int, dims: int, *, threads: int | None = None
+    ) -> None:
+        threads = threads or available_threads()
+        self._rotation = _rotation(dims)
+        self._first_rows: list[int] = []
+        self._parts: dict[bool, list[Any]] = {False: [], True: []}
+        blocks = -(-rows // _BLOCK)
+        bounds = np.linspace(0, blocks, min(threads, blocks) + 1, dtype=np.int64)
+        for begin, end in pairwise(bounds):
+            first, count = int(begin) * _BLOCK, min(int(end) * _BLOCK, rows) - int(begin) * _BLOCK
+            self._first_rows.append(first)
+            centre = arrays["centre"]
+            for weighted, name in ((False, "codes"), (True, "weighted_codes")):
+                codes = arrays[name].reshape(blocks, -1)[begin:end]
+                part = _filled(codes, np.zeros_like(centre) if weighted else centre, count)
+                self._parts[weighted].append(part)
+        self._pool = ThreadPoolExecutor(
+            threads,
+            thread_name_prefix="search",
+            # OpenMP keeps its number of threads for each thread: one each, the parts are threads
+            initializer=faiss.omp_set_num_threads,
+            initargs=(1,),
+        )
+
+    def nearest(self, queries: np.ndarray, k: int, *, weighted: bool) -> np.ndarray:
+        """Rows of about the ``k`` highest scores (`service.search.candidates.Nearest.nearest`)."""
+        rotated = self._rotation.apply(queries)
+
+        def scan(part: Any) -> tuple[np.ndarray, np.ndarray]:
+            return part.search(rotated, min(k, part.ntotal))
+
+        found = list(self._pool.map(scan, self._parts[weighted]))
+        scores = np.concatenate([scores for scores, _ in found], axis=1)
+        rows = np.concatenate(
+            [
+                np.where(rows >= 0, rows + first, -1)
+                for (_, rows), first in zip(found, self._first_rows, strict=True)
+            ],
+            axis=1,
+        )
+        if rows.shape[1] <= k:
+            return rows
+        best = np.argpartition(scores, -k, axis=1)[:, -k:]
+        return np.take_along_axis(rows, best, axis=1)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+def _rotation(dims: int) -> Any:
+    rotation = faiss.HadamardRotation(dims, _SEED)
+    rotation.train(np.zeros((1, dims), dtype=np.float32))
+    return rotation
+
+
+def _empty(dims: int) -> Any:
+    return faiss.IndexRaBitQFastScan(dims, faiss.METRIC_INNER_PRODUCT, _BLOCK)
+
+
+def _filled(codes: np.ndarray, centre: np.ndarray, rows: int) -> Any:
+    """An index of codes that were packed before."""
+    index = _empty(len(centre))
+    faiss.copy_array_to_vector(np.ascontiguousarray(centre, dtype=np.float32), index.center)
+    faiss.copy_array_to_AlignedTable(np.ascontiguousarray(codes).reshape(-1), index.codes)
+    index.is_trained = True
+    index.ntotal = rows
+    index.ntotal2 = len(codes) * _BLOCK
+    return index
