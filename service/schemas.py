@@ -333,25 +333,12 @@ class IndexFacts(IndexReference):
     passages: int = Field(description="Number of passages, the rows.", examples=[518])
     owners: int = Field(description="Number of owners.", examples=[45])
     dims: int = Field(description="Numbers of a stored vector.", examples=[16384])
-    search: str = Field(
-        description=(
-            "How vectors are searched. float32, float16 and disk compare every row; of sq8 and "
-            "rabitq the best are compared again."
-        ),
-        examples=["float32"],
-    )
+    search: str = Field(description="How vectors are searched.", examples=["float32"])
     search_recall: float | None = Field(
-        default=None,
-        description=(
-            "Share of the true best ten that the search finds, measured on the index's own rows; "
-            "null where every row is compared."
-        ),
-        examples=[None, 0.993],
+        default=None, description="Measured recall@10; null: all rows compared.", examples=[0.993]
     )
     search_notice: str | None = Field(
-        default=None,
-        description="Why another search is used than was asked for; null otherwise.",
-        examples=[None],
+        default=None, description="Why the search is not the one asked for.", examples=[None]
     )
     measured: dict[str, float] = Field(
         description="Quality of the index, as far as measured.", examples=[{"lds": 0.42}]
