@@ -19,6 +19,7 @@ from cli import (
     add,
     attribute,
     demo,
+    evaluate,
     inspect,
     keys,
     ledger,
@@ -63,6 +64,7 @@ app.command("rollback")(versions.rollback)
 app.command("gc")(versions.gc)
 app.command("push")(storage.push)
 app.command("pull")(storage.pull)
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 
 from evaluation.cache import cached
+from indexer.progress import Advance
 
 PROTOCOL = 1  # to be raised when the code below trains differently from the same settings
 CLASSES = 10
@@ -33,7 +34,7 @@ class DigitsSettings:
     """Everything that decides a trained model, its subset and seed aside."""
 
     examples: int = 1000
-    queries: int = 200
+    queries: int = 400
     noise: float = 0.1
     data_seed: int = 0
     hidden: tuple[int, ...] = (64, 32)
@@ -164,12 +165,19 @@ class DigitsTask:
             models.append(Classifier(module))
         return models
 
-    def outputs(self, subsets: np.ndarray, seeds: Sequence[Sequence[int]]) -> np.ndarray:
+    def outputs(
+        self,
+        subsets: np.ndarray,
+        seeds: Sequence[Sequence[int]],
+        *,
+        advance: Advance = lambda _: None,
+    ) -> np.ndarray:
         """Margin of every query's true label after training on each subset.
 
         Args:
             subsets: ``[S, N]`` bool, all of one size.
             seeds: Of the trainings on each subset, the same number for each.
+            advance: Told how many trainings are done; those that were cached count too.
 
         Returns:
             ``[S, Q]``, mean over the trainings of a subset.
@@ -190,6 +198,7 @@ class DigitsTask:
                     },
                 )["margin"]
             )
+            advance(len(some))
         return np.concatenate(measured).reshape(len(subsets), repeats, -1).mean(axis=1)
 
     def _inputs(self, subsets: np.ndarray, seeds: Sequence[int]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from evaluation.cache import cached
 from evaluation.facts import PlantedFacts, plant_facts
 from evaluation.stacked_llama import LlamaShape, Parameters, sequence_losses
+from indexer.progress import Advance
 from influence.model import LoadedModel, prepare_model, state_sha256
 from influence.tokens import Passage, TokenSequence
 
@@ -33,7 +34,7 @@ class LanguageSettings:
     """Everything that decides a trained model, its subset and seed aside."""
 
     documents: int = 240
-    questions: int = 80
+    questions: int = 160
     corpus_seed: int = 0
     width: int = 96
     mlp_width: int = 96
@@ -113,12 +114,15 @@ class LanguageTask:
         parameters = {name: torch.from_numpy(values) for name, values in arrays.items()}
         return [self._loaded(self.shape.model(parameters, i), i) for i in range(len(seeds))]
 
-    def outputs(self, subsets: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    def outputs(
+        self, subsets: np.ndarray, seeds: Sequence[int], *, advance: Advance = lambda _: None
+    ) -> np.ndarray:
         """Log-likelihood of every answer after training on each subset.
 
         Args:
             subsets: ``[S, N]`` bool, all of one size.
             seeds: Of initial weights and order of the documents, one for each subset.
+            advance: Told how many trainings are done; those that were cached count too.
 
         Returns:
             ``[S, Q]``, nats.
@@ -136,6 +140,7 @@ class LanguageTask:
                     },
                 )["log_likelihood"]
             )
+            advance(len(rows))
         return np.concatenate(measured)
 
     def _inputs(self, subsets: np.ndarray, seeds: Sequence[int]) -> dict[str, object]:

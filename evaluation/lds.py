@@ -63,11 +63,16 @@ def spearman(a: Array, b: Array) -> Array:
 
 def _centred_ranks(values: Array) -> Array:
     """Ranks within each column, mean 0; ties share the mean of their ranks."""
+    order = values.argsort(axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    place = np.arange(len(values))[:, None]
+    differs = ordered[1:] != ordered[:-1]
+    ends = np.ones((1, values.shape[1]), dtype=bool)
+    first = np.maximum.accumulate(np.where(np.vstack([ends, differs]), place, 0))
+    last = np.where(np.vstack([differs, ends]), place, len(values))
+    last = np.minimum.accumulate(last[::-1])[::-1]
     ranks = np.empty(values.shape, dtype=np.float64)
-    for column in range(values.shape[1]):
-        _, inverse, counts = np.unique(values[:, column], return_inverse=True, return_counts=True)
-        last = np.cumsum(counts)
-        ranks[:, column] = (last - (counts - 1) / 2)[inverse]
+    np.put_along_axis(ranks, order, (first + last) / 2, axis=0)
     return ranks - ranks.mean(axis=0)
 
 

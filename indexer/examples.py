@@ -12,6 +12,7 @@ from torch import Tensor
 
 from indexer.fit import Fitted, fit_basis
 from indexer.progress import Reporter
+from influence.encoder import LanguageModelLoss
 from influence.manifest import IndexSettings
 from influence.task import Task
 
@@ -32,7 +33,7 @@ class _Item:
     """An example as `indexer.batches` knows it."""
 
     id: str
-    tokens: _Boxed
+    tokens: Any
 
 
 class _BoxedTask:
@@ -87,13 +88,15 @@ def fit_examples(
         NumericalError: No example has a finite gradient, or a covariance will not decompose.
         UnknownLayers: A pattern of the settings matches nothing, or no layer is reached.
     """
+    # Token sequences know their length by themselves, and drawn labels need the bare task.
+    boxed = not isinstance(task, LanguageModelLoss)
     items = [
-        _Item(f"example {number}", _Boxed(example, task.size(example)))
+        _Item(f"example {number}", _Boxed(example, task.size(example)) if boxed else example)
         for number, example in enumerate(examples)
     ]
     with tempfile.TemporaryDirectory() as folder:
         return fit_basis(
-            _BoxedTask(task),
+            _BoxedTask(task) if boxed else task,
             items,
             settings,
             spool=Path(folder) / "spool",

@@ -1,0 +1,39 @@
+"""`whence evaluate`: is the ranking right? Measured by retraining small models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from evaluation.trial import Name
+
+app = typer.Typer(
+    help="Is the ranking right? Measured by retraining small models.", no_args_is_help=True
+)
+
+Task = Annotated[str, typer.Option(help="language, digits or all.")]
+Small = Annotated[bool, typer.Option("--small", help="A size of seconds, to try the command.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the table as .md and .json.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Folder of retrained models; the user's cache by default.")
+]
+
+
+@app.command("methods")
+def methods(task: Task = "all", small: Small = False, out: Out = None, cache: Cache = None) -> None:
+    """Compare every method by LDS, recall of planted facts, time and size."""
+    from evaluation.run import run_methods
+
+    run_methods(_tasks(task), small=small, out=out, cache=cache, show=typer.echo)
+
+
+def _tasks(task: str) -> "tuple[Name, ...]":
+    from evaluation.trial import NAMES
+
+    choices: dict[str, tuple[Name, ...]] = {"all": NAMES}
+    for name in NAMES:
+        choices[name] = (name,)
+    if task not in choices:
+        raise typer.BadParameter(f"{task!r} is not one of {', '.join(NAMES)} and all")
+    return choices[task]

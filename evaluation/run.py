@@ -1,0 +1,54 @@
+"""Whole evaluations: train, compare, show, write."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from evaluation.cache import default_cache_dir
+from evaluation.catalogue import FULL_EKFAC, methods_of
+from evaluation.comparison import Row, compare
+from evaluation.table import as_json, markdown
+from evaluation.trial import Name, Trial, run_trial
+from indexer.progress import Reporter
+from influence.atomic import storage_errors, write_bytes
+
+Show = Callable[[str], object]
+
+
+def run_methods(
+    tasks: Sequence[Name],
+    *,
+    small: bool,
+    out: Path | None,
+    cache: Path | None,
+    show: Show,
+    reporter: Reporter | None = None,
+) -> None:
+    """Compare every method on tasks, show each table and write it.
+
+    Args:
+        tasks: Names.
+        small: See `evaluation.trial.run_trial`.
+        out: Folder for ``methods-TASK.md`` and ``.json``; None writes nothing.
+        cache: Folder of retrained outputs; None is the user's cache.
+        show: Gets each table.
+        reporter: Told how far the work is.
+
+    Raises:
+        StorageFull: A folder cannot be written.
+    """
+    reporter = reporter or Reporter()
+    for task in tasks:
+        trial = run_trial(task, small=small, cache=cache or default_cache_dir(), reporter=reporter)
+        rows = compare(trial, methods_of(task), reference=FULL_EKFAC, reporter=reporter)
+        _deliver(f"methods-{task}", trial, rows, out, show)
+
+
+def _deliver(name: str, trial: Trial, rows: Sequence[Row], out: Path | None, show: Show) -> None:
+    table = markdown(trial, rows)
+    show(table)
+    if out is None:
+        return
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / f"{name}.md", table.encode())
+    write_bytes(out / f"{name}.json", as_json(trial, rows).encode())
