@@ -2,27 +2,20 @@
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
 
 import uvicorn
 
 from api.app import create_app
 from api.authentication import is_loopback
 from influence.errors import AddressUnavailable, InvalidInput
+from service.assembly import new_attributor
 from service.audit import AuditLog
-from service.cache import Cache, MemoryCache, RedisCache
-from service.caching import CachingAttributor
 from service.hidden import Hidden
 from service.keys import KeyRing
 from service.ledger.recorded import Recording, open_recording
-from service.local import LocalAttributor
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.settings import Settings, shown_settings
-
-if TYPE_CHECKING:
-    from service.engine import Engine
-
 
 _BACKLOG = 2048
 
@@ -97,16 +90,7 @@ async def _serve(
     recording: Recording | None,
 ) -> None:
     metrics = Metrics()
-    attributor = CachingAttributor(
-        LocalAttributor(
-            lambda: _load(settings, metrics),
-            queue_size=settings.queue_size,
-            batch_tokens=settings.batch_tokens,
-            batch_wait_s=settings.batch_wait_ms / 1e3,
-            metrics=metrics,
-        ),
-        _cache(settings),
-    )
+    attributor = new_attributor(settings, metrics)
     app = create_app(
         attributor,
         keys=keys,
@@ -138,30 +122,7 @@ async def _serve(
         loading.result()  # raises what ended it
 
 
-def _cache(settings: Settings) -> Cache:
-    if settings.redis_url is None:
-        return MemoryCache(settings.cache_bytes)
-    return RedisCache(settings.redis_url, ttl_s=settings.cache_ttl_s)
-
-
 def _announce(listening: socket.socket, index: str) -> None:
     host, port = listening.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     print(f"Whence serves the index {index} on http://{shown}:{port}", flush=True)
-
-
-def _load(settings: Settings, metrics: Metrics) -> "Engine":
-    # Imported in the worker thread: torch takes seconds, and /livez shall answer meanwhile.
-    from service.engine import Engine
-
-    metrics.watch_gpu()
-    return Engine.load(
-        settings.index_dir,
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        search_memory_bytes=settings.search_memory_bytes,
-        search=settings.search,
-        search_min_recall=settings.search_min_recall,
-        max_query_tokens=settings.max_query_tokens,
-    )

@@ -32,6 +32,7 @@ from cli import (
     storage,
     value,
     versions,
+    worker,
 )
 from indexer import command
 from influence.errors import AttributionError
@@ -48,6 +49,7 @@ app.command("redamp")(redamp.redamp)
 app.command("attribute")(attribute.attribute)
 app.command("search-index")(search_index.search_index)
 app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
 app.add_typer(keys.app, name="keys")
 app.add_typer(ledger.app, name="ledger")
 app.command("valuations")(payout.valuations)

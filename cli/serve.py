@@ -24,6 +24,9 @@ def serve(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="No keys; only on an address of this machine.")
     ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Let workers attribute, over the queue in Redis.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     search: Annotated[
@@ -43,7 +46,9 @@ def serve(
 
     run(
         load_settings(
-            index_dir=index,
+            # By workers, only they need it.
+            index_dir=Path() if queue and index is None else index,
+            queue=queue or None,
             model=model,
             host=host,
             port=port,

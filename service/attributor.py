@@ -82,6 +82,11 @@ class Attributor(Answers, Protocol):
         """
         ...
 
+    @property
+    def seconds_per_request(self) -> float:
+        """What a request takes of the model, measured lately; a guess before the first."""
+        ...
+
     async def start(self) -> None:
         """Begin to load; returns at once."""
         ...

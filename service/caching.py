@@ -51,6 +51,11 @@ class CachingAttributor:
         """See `service.attributor.Attributor`."""
         return self._attributor.serving
 
+    @property
+    def seconds_per_request(self) -> float:
+        """See `service.attributor.Attributor`."""
+        return self._attributor.seconds_per_request
+
     async def start(self) -> None:
         """See `service.attributor.Attributor`."""
         await self._attributor.start()

@@ -82,6 +82,11 @@ class LocalAttributor:
         return self._ready_engine().serving
 
     @property
+    def seconds_per_request(self) -> float:
+        """See `service.attributor.Attributor`."""
+        return self._batcher.seconds_per_request
+
+    @property
     def waiting(self) -> int:
         """Requests that wait for the model."""
         return self._in_tokenizer + len(self._batcher)
@@ -176,7 +181,7 @@ class LocalAttributor:
                 self._idle.set()
 
     def _seconds_for_queue(self) -> int:
-        return max(1, math.ceil(self._batcher.seconds_per_request * self.waiting))
+        return max(1, math.ceil(self.seconds_per_request * self.waiting))
 
     async def _compute(
         self, batch: "Sequence[_Accepted]"

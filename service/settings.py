@@ -106,6 +106,14 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="A Redis that replicas share, redis://…; without it they share nothing."
     )
+    queue: bool = Field(
+        False, description="Let workers attribute, over the queue in Redis; no model here."
+    )
+    worker_dead_after_s: float = Field(
+        5.0,
+        gt=0,
+        description="A worker that was silent for so long is dead; its jobs go to others.",
+    )
     cache_bytes: int = Field(
         64 * 2**20,
         ge=0,

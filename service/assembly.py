@@ -1,0 +1,117 @@
+"""From settings to what attributes: in this process, or by workers over a queue.
+
+Importing this module loads neither torch nor faiss.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from influence.errors import InvalidInput
+from service.attributor import Attributor
+from service.cache import Cache, MemoryCache, RedisCache
+from service.caching import CachingAttributor
+from service.local import LocalAttributor
+from service.metrics import Metrics
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.engine import Engine
+    from service.jobs import Terms
+
+_JOBS_OF_A_WORKER = 32
+
+
+def new_attributor(settings: Settings, metrics: Metrics) -> Attributor:
+    """What a server answers with, its cache in front.
+
+    Args:
+        settings: Of the deployment.
+        metrics: Where it is counted.
+
+    Raises:
+        InvalidInput: A queue is wanted and no Redis is named.
+    """
+    attributor = (
+        _by_workers(settings) if settings.queue else new_local_attributor(settings, metrics)
+    )
+    return CachingAttributor(attributor, _cache(settings))
+
+
+def new_local_attributor(settings: Settings, metrics: Metrics) -> LocalAttributor:
+    """The engine in this process."""
+    return LocalAttributor(
+        lambda: _load(settings, metrics),
+        queue_size=settings.queue_size,
+        batch_tokens=settings.batch_tokens,
+        batch_wait_s=settings.batch_wait_ms / 1e3,
+        metrics=metrics,
+    )
+
+
+def run_worker(settings: Settings) -> None:
+    """Load the engine and do jobs until told to end; one line says when it is ready.
+
+    Raises:
+        InvalidInput: No Redis is named.
+        AttributionError: Model or index cannot be loaded.
+    """
+    redis_url = _redis_url(settings)
+    asyncio.run(_work(settings, redis_url))
+
+
+async def _work(settings: Settings, redis_url: str) -> None:
+    from service.worker import QueueWorker
+
+    attributor = new_local_attributor(settings, Metrics())
+    await attributor.start()
+    try:
+        info = await attributor.wait_loaded()
+        worker = QueueWorker(attributor, redis_url, _terms(settings), concurrency=_JOBS_OF_A_WORKER)
+        print(f"Whence works on the index {info.index.id}", flush=True)
+        await worker.run()
+    finally:
+        await attributor.close()
+
+
+def _by_workers(settings: Settings) -> Attributor:
+    from service.queue import QueueAttributor
+
+    return QueueAttributor(_redis_url(settings), _terms(settings), queue_size=settings.queue_size)
+
+
+def _redis_url(settings: Settings) -> str:
+    if settings.redis_url is None:
+        raise InvalidInput(
+            "A queue needs a Redis, and none is named. Set WHENCE_REDIS_URL, such as "
+            "redis://localhost:6379/0, or serve without --queue."
+        )
+    return settings.redis_url
+
+
+def _terms(settings: Settings) -> "Terms":
+    from service.jobs import Terms
+
+    return Terms(settings.request_timeout_s, settings.worker_dead_after_s)
+
+
+def _cache(settings: Settings) -> Cache:
+    if settings.redis_url is None:
+        return MemoryCache(settings.cache_bytes)
+    return RedisCache(settings.redis_url, ttl_s=settings.cache_ttl_s)
+
+
+def _load(settings: Settings, metrics: Metrics) -> "Engine":
+    # Imported in the model's thread: torch takes seconds, and /livez shall answer meanwhile.
+    from service.engine import Engine
+
+    metrics.watch_gpu()
+    return Engine.load(
+        settings.index_dir,
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        search_memory_bytes=settings.search_memory_bytes,
+        search=settings.search,
+        search_min_recall=settings.search_min_recall,
+        max_query_tokens=settings.max_query_tokens,
+    )
