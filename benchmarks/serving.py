@@ -1,0 +1,272 @@
+"""What the server adds to the model: throughput and latency, batches, cache, overload.
+
+    python -m benchmarks.serving                       # small random model, about two minutes
+    python -m benchmarks.serving --overload-s 600      # memory over ten minutes
+
+A real server in a process of its own on localhost, and clients that keep their connections. The
+model is small, so that the service and not the model is what is measured.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from indexer.build import build_index
+from indexer.progress import Silence
+from influence.manifest import IndexSettings
+from influence.model import load_model
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVER = (
+    "from api.server import run; from service.settings import load_settings; "
+    "run(load_settings(port=0, no_auth=True, device='cpu'))"
+)
+TEXT = "the a of and to in king queen river mountain city ship gold silver bread wine"
+WORDS = TEXT.split()
+UNBATCHED = {"WHENCE_BATCH_TOKENS": "1", "WHENCE_BATCH_WAIT_MS": "0"}
+UNCACHED = {"WHENCE_CACHE_BYTES": "0"}
+
+
+@dataclass
+class Measured:
+    """Seconds of the answers, by their status."""
+
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    computed_ms: list[float] = field(default_factory=list)
+    took_s: float = 0.0
+
+    def add(self, status: int, seconds: float, body: bytes) -> None:
+        self.seconds.setdefault(status, []).append(seconds)
+        if status == 200:
+            timings = json.loads(body)["timings_ms"]
+            self.computed_ms.append(timings["gradient"] + timings["search"] + timings["fetch"])
+
+    def rate(self, status: int = 200) -> float:
+        return len(self.seconds.get(status, [])) / self.took_s
+
+    def percentile(self, percent: float, status: int = 200) -> float:
+        ordered = sorted(self.seconds[status])
+        return 1e3 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+class Client:
+    """One connection, kept."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, number: int) -> tuple[int, float, bytes]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        body = json.dumps(
+            {"prompt": f"who is number {number}?", "response": "the king of the river", "top_k": 3}
+        ).encode()
+        begun = time.perf_counter()
+        writer.write(
+            b"POST /attribute HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
+        answer = await reader.readexactly(length)
+        return int(head[9:12]), time.perf_counter() - begun, answer
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+async def closed_loop(port: int, clients: int, requests: int, *, same: bool) -> Measured:
+    """Clients that ask again as soon as they are answered."""
+    measured, numbers = Measured(), iter(range(requests))
+    first = time.time_ns() % 10**9  # so that no run meets the answers of another
+
+    async def one() -> None:
+        client = Client(port)
+        for number in numbers:
+            measured.add(*await client.ask(0 if same else first + number))
+        client.close()
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(clients)))
+    measured.took_s = time.perf_counter() - begun
+    return measured
+
+
+async def open_loop(port: int, per_second: float, seconds: float, memory) -> Measured:
+    """Requests that come at a rate, whatever becomes of those before."""
+    measured, free, tasks = Measured(), [], set()
+    first = time.time_ns() % 10**9
+
+    async def one(number: int) -> None:
+        client = free.pop() if free else Client(port)
+        measured.add(*await client.ask(first + number))
+        free.append(client)
+
+    begun = time.perf_counter()
+    number = 0
+    while (now := time.perf_counter() - begun) < seconds:
+        while number < now * per_second:
+            task = asyncio.create_task(one(number))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            number += 1
+        memory()
+        await asyncio.sleep(0.005)
+    measured.took_s = time.perf_counter() - begun
+    await asyncio.gather(*tasks)
+    for client in free:
+        client.close()
+    return measured
+
+
+@contextmanager
+def serving(places: dict[str, str], **settings: str):
+    """A server in a process of its own; its port and its process."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        env={**os.environ, **places, **settings, "PYTHONPATH": str(ROOT)},
+        cwd=tempfile.gettempdir(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        port = int(line.rsplit(":", 1)[1])
+        asyncio.run(closed_loop(port, 4, 40, same=False))  # warm
+        yield port, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def prepare(folder: Path, hidden: int, records: int) -> dict[str, str]:
+    """A random model and an index of random texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([TEXT], trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    ).save_pretrained(folder / "model")
+    config = LlamaConfig(
+        vocab_size=400,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    lines = [
+        json.dumps({"id": str(n), "text": " ".join(WORDS[(n * k) % 16] for k in range(1, 30))})
+        for n in range(records)
+    ]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    build_index(
+        str(folder / "corpus.jsonl"),
+        load_model(folder / "model", device="cpu"),
+        folder / "index",
+        IndexSettings(rank=8, dims=1024, max_length=96, fit_passages=64),
+        reporter=Silence(),
+    )
+    return {"WHENCE_INDEX_DIR": str(folder / "index"), "WHENCE_MODEL": str(folder / "model")}
+
+
+def resident_mb(process: subprocess.Popen) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def show(mode: str, clients: int, measured: Measured) -> None:
+    percentiles = " | ".join(f"{measured.percentile(p):.1f}" for p in (50, 95, 99))
+    print(f"| {mode} | {clients} | {measured.rate():.0f} | {percentiles} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--records", type=int, default=1_000)
+    parser.add_argument("--requests", type=int, default=400, help="of each row")
+    parser.add_argument("--overload-s", type=float, default=20)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        places = prepare(Path(name), arguments.hidden, arguments.records)
+        print(
+            "| mode | clients | answers/s | p50 ms | p95 ms | p99 ms |\n|---|---|---|---|---|---|"
+        )
+        modes = {
+            "one by one": {**UNBATCHED, **UNCACHED},
+            "in batches": UNCACHED,
+            "from the cache": {},
+        }
+        rates, capacity = {}, 0.0
+        for mode, settings in modes.items():
+            with serving(places, WHENCE_QUEUE_SIZE="256", **settings) as (port, _):
+                for clients in (1, 8, 32, 128):
+                    measured = asyncio.run(
+                        closed_loop(
+                            port, clients, arguments.requests, same=mode == "from the cache"
+                        )
+                    )
+                    show(mode, clients, measured)
+                    rates[mode, clients] = measured.rate()
+                    if (mode, clients) == ("in batches", 1):
+                        overhead = 1e3 * statistics.median(
+                            measured.seconds[200]
+                        ) - statistics.median(measured.computed_ms)
+        ratio = rates["in batches", 32] / rates["one by one", 32]
+        print(f"\nin batches against one by one at 32 clients: {ratio:.2f}")
+        print(f"median of the service beside the model, 1 client: {overhead:.1f} ms")
+        with serving(places, WHENCE_QUEUE_SIZE="64", **UNCACHED) as (port, process):
+            capacity = asyncio.run(closed_loop(port, 32, 2 * arguments.requests, same=False)).rate()
+            memory: list[float] = []
+            flood = asyncio.run(
+                open_loop(
+                    port,
+                    4 * capacity,
+                    arguments.overload_s,
+                    lambda: memory.append(resident_mb(process)),
+                )
+            )
+        third = len(memory) // 3
+        print(f"\ncapacity {capacity:.0f}/s; asked at {4 * capacity:.0f}/s:")
+        print(f"answered {flood.rate() / capacity:.1%} of capacity")
+        if 429 in flood.seconds:
+            print(
+                f"refused {len(flood.seconds[429])}, p50 {flood.percentile(50, 429):.1f} ms, "
+                f"p99 {flood.percentile(99, 429):.1f} ms"
+            )
+        print(f"other statuses: {sorted(set(flood.seconds) - {200, 429})}")
+        print(
+            f"memory: {statistics.median(memory[third : 2 * third]):.0f} MB in the second third, "
+            f"{statistics.median(memory[2 * third :]):.0f} MB in the last"
+        )
+
+
+if __name__ == "__main__":
+    main()
