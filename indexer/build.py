@@ -27,6 +27,7 @@ from influence.layers import coverage
 from influence.lock import ENTRANCE, WRITERS, FileLock, changing, locked, sign
 from influence.manifest import (
     FORMAT_VERSION,
+    MANIFEST,
     Calibration,
     Change,
     CorpusIdentity,
@@ -38,12 +39,20 @@ from influence.manifest import (
     ModelIdentity,
     dims_for,
     plan_sha256,
+    read_manifest,
 )
 from influence.model import LoadedModel
 from influence.staging import Staging
 from influence.store import IndexReader
 from influence.totals import OWNERS, sum_owners
-from influence.versions import SHARD_RECORDS, current_version, make_current, published_version
+from influence.versions import (
+    CURRENT,
+    SHARD_RECORDS,
+    VERSIONS,
+    current_version,
+    make_current,
+    published_version,
+)
 
 BASIS = "basis.safetensors"
 FIT_RECORD = f"{SHARD_RECORDS}/fit.json"
@@ -80,7 +89,8 @@ def build_index(
 
     Raises:
         CorpusError: The corpus is empty or a record of it cannot be read.
-        BuildConflict: The folder holds an unfinished build with other settings.
+        BuildConflict: The folder holds an unfinished build with other settings, or this very
+            index, from which documents were removed since.
         StorageFull: The disk is full or the folder cannot be written.
         NumericalError: No passage has a finite gradient.
     """
@@ -120,6 +130,7 @@ def build_index(
                 reporter.note(f"This very index is already built: version {done}.")
                 with changing(index_dir):
                     _check_unchanged(index_dir, refitted)
+                    _check_nothing_comes_back(index_dir, done)
                     make_current(index_dir, done)
                 return done
             is_alone = writers.try_acquire()
@@ -155,6 +166,21 @@ def build_index(
         f"Published version {version}: {manifest.rows} passages of {identity.documents} documents."
     )
     return version
+
+
+def _check_nothing_comes_back(index_dir: Path, done: str) -> None:
+    if not (index_dir / CURRENT).exists():
+        return
+    current = current_version(index_dir)
+    history = read_manifest(index_dir / VERSIONS / current / MANIFEST).history
+    removed = sum(change.documents for change in history if change.kind == "removed")
+    if removed and done in {change.parent for change in history}:
+        raise BuildConflict(
+            f"{index_dir} was built from this very corpus as version {done}, and {removed} "
+            f"documents have been removed since; version {current} is without them. Leave it as "
+            f"it is, index a corpus without them, or `whence rollback {index_dir} --to {done}` to "
+            "have them back."
+        )
 
 
 def _check_unchanged(index_dir: Path, refitted: IndexReader | None) -> None:

@@ -198,3 +198,13 @@ def test_texts_of_another_kind_drift(build, corpus, loaded, caplog):
     grown = _add(base, corpus(wide), loaded)
     assert grown.manifest.history[-1].outside_share > base.manifest.fit.outside_share
     assert "Run whence refit" in caplog.text
+
+
+def test_indexing_the_same_corpus_again_brings_nothing_back(build, loaded):
+    base = build(_records(0, 12), loaded)
+    remove_documents(base.index_dir, Selection(documents=["d3"]))
+    with pytest.raises(BuildConflict, match="1 documents have been removed since"):
+        build(_records(0, 12), loaded)
+    assert "d3" not in IndexReader.open(base.index_dir).document_ids()
+    roll_back(base.index_dir, base.version)
+    assert "d3" in build(_records(0, 12), loaded).document_ids()
