@@ -147,7 +147,7 @@ def test_opponents_only_where_asked_for(engine):
         ({"owners": ["Nobody"]}, lambda hit: False),
         ({"owners": ["Anna", "Nobody"]}, lambda hit: hit.owner == "Anna"),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 @pytest.mark.parametrize("ranking", ["relative", "influence"])
 def test_a_filter_is_the_unfiltered_ranking_with_the_others_struck_out(
