@@ -24,6 +24,7 @@ from cli import (
     keys,
     ledger,
     payout,
+    quality,
     redamp,
     refit,
     remove,
@@ -55,6 +56,7 @@ app.add_typer(ledger.app, name="ledger")
 app.command("valuations")(payout.valuations)
 app.command("payout")(payout.payout)
 app.command("value")(value.value)
+app.command("quality")(quality.quality)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
 app.command("add")(add.add)

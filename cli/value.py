@@ -23,6 +23,12 @@ def value(
     keep: Annotated[
         Path | None, typer.Option(help="File for the ids of the documents to keep, one a line.")
     ] = None,
+    drop: Annotated[
+        Path | None, typer.Option(help="File for the ids of the others, one a line.")
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder for what is kept, as a Hugging Face dataset.")
+    ] = None,
     budget: Annotated[
         int | None, typer.Option(min=1, help="Keep at most so many, the most helpful.")
     ] = None,
@@ -39,12 +45,14 @@ def value(
     import numpy as np
 
     from indexer.progress import Reporter
-    from influence.atomic import write_bytes
     from service.encoding import encode_each, query_of
     from service.engine import Engine
     from service.ledger.chain import canonical
+    from service.valuation.curation import Export
     from service.valuation.ranking import kept, rank_documents
 
+    export = Export(keep, drop, dataset)
+    export.check()
     engine = Engine.load(index, model, device=device, dtype=dtype)
     try:
         query_sum = np.zeros(engine.reader.dims)
@@ -58,11 +66,10 @@ def value(
                 query_sum += encoded.vector.cpu().numpy()
                 advance(1)
         ranked = rank_documents(engine.reader, query_sum)
+        if export != Export():
+            export.write(engine.reader, kept(ranked, budget=budget, at_least=at_least))
     finally:
         engine.close()
-    if keep is not None:
-        ids = kept(ranked, budget=budget, at_least=at_least)
-        write_bytes(keep, "".join(f"{one}\n" for one in ids).encode())
     for one in ranked:
         typer.echo(canonical(vars(one)))
 
