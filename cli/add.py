@@ -15,7 +15,7 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of documents of the same id.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     skip_bad_records: Annotated[
         bool, typer.Option("--skip-bad-records", help="Count and skip unreadable records.")
     ] = False,

@@ -44,7 +44,7 @@ def attribute(
     source: Annotated[
         list[str] | None, typer.Option(help="Only documents of this source; repeat for several.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     dtype: Annotated[
         str, typer.Option(help="float32 or bfloat16; auto: that of the index.")
     ] = "auto",

@@ -20,7 +20,7 @@ def redamp(
         str | None,
         typer.Option(help="The model of the index, to calibrate confidence again."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw an unfinished build away first.")
     ] = False,

@@ -11,7 +11,7 @@ def refit(
     model: Annotated[
         str | None, typer.Option(help="Folder or name; the one that the index names by default.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw unfinished work away first.")
     ] = False,

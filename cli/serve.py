@@ -27,7 +27,7 @@ def serve(
     queue: Annotated[
         bool, typer.Option("--queue", help="Let workers attribute, over the queue in Redis.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     search: Annotated[
         str | None, typer.Option(help="auto, exact, sq8, rabitq, gpu or milvus://HOST:PORT.")

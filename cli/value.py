@@ -35,7 +35,7 @@ def value(
     at_least: Annotated[
         float | None, typer.Option(help="Keep what has this influence in nats, or more.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     dtype: Annotated[
         str, typer.Option(help="float32 or bfloat16; auto: that of the index.")
     ] = "auto",

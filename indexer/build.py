@@ -22,7 +22,7 @@ from indexer.units import Units
 from influence.atomic import write_bytes
 from influence.basis import Basis, load_basis, save_basis
 from influence.encoder import GradientEncoder
-from influence.errors import BuildConflict, NumericalError
+from influence.errors import BuildConflict, InvalidInput, NumericalError
 from influence.layers import coverage
 from influence.lock import ENTRANCE, WRITERS, FileLock, changing, locked, sign
 from influence.manifest import (
@@ -42,6 +42,7 @@ from influence.manifest import (
     read_manifest,
 )
 from influence.model import LoadedModel
+from influence.placement import is_sharded
 from influence.staging import Staging
 from influence.store import IndexReader
 from influence.totals import OWNERS, sum_owners
@@ -93,7 +94,14 @@ def build_index(
             index, from which documents were removed since.
         StorageFull: The disk is full or the folder cannot be written.
         NumericalError: No passage has a finite gradient.
+        InvalidInput: The model is sharded.
     """
+    if is_sharded(loaded.model):
+        raise InvalidInput(
+            f"{loaded.name} is sharded by FSDP, whose processes must run every batch together, and "
+            "an index is built by processes that each take shards of their own. Use --device "
+            "spread, or encode with influence.encoder.GradientEncoder in every process."
+        )
     settings = settings.model_copy(
         update={"max_length": min(settings.max_length, loaded.context_length)}
     )

@@ -88,7 +88,7 @@ def index(
         int, typer.Option(min=1, help="Rows of a shard, the unit of resuming.")
     ] = _default("shard_passages"),
     seed: Annotated[int, typer.Option(help="Of everything random.")] = _default("seed"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     skip_bad_records: Annotated[
         bool, typer.Option("--skip-bad-records", help="Count and skip unreadable records.")

@@ -25,6 +25,7 @@ from influence.errors import InvalidInput
 from influence.experts import Routed, replaced_forward
 from influence.layers import LinearLayer
 from influence.modules import by_example, first_argument, view_of
+from influence.placement import reshard
 from influence.wiring import Wiring
 
 
@@ -50,17 +51,18 @@ class Receiver(Protocol):
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no weight gradients inside; the model as it came afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     try:
         model.eval()
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
+        model.requires_grad_(False)
         yield
     finally:
+        reshard(model)
         for module, training in modes:
             module.training = training
-        for parameter, requires_grad in flags:
-            parameter.requires_grad_(requires_grad)
+        # By name: a parameter that was offloaded is another tensor every time it comes back.
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            parameter.requires_grad_(flags[name])
 
 
 class _Source(torch.autograd.Function):
@@ -194,10 +196,13 @@ class BareProducts(TorchFunctionMode):
     """Sees products with weights that no module of its own multiplies, such as a router's."""
 
     def __init__(
-        self, names: dict[int, str], seen: Callable[[str, Tensor, Tensor], Tensor]
+        self,
+        owners: list[tuple[nn.Module, str]],
+        seen: Callable[[str, Tensor, Tensor], Tensor],
     ) -> None:
         super().__init__()
-        self.names = names
+        # Not their weights: those of a model in several places are others each time it runs.
+        self.owners = [(owner._parameters, name) for owner, name in owners]
         self.seen = seen
 
     def __torch_function__(
@@ -206,8 +211,9 @@ class BareProducts(TorchFunctionMode):
         output = func(*args, **(kwargs or {}))
         if func is nn.functional.linear:
             called = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
-            if name := self.names.get(id(called["weight"])):
-                return self.seen(name, called["input"], output)
+            for parameters, name in self.owners:
+                if parameters["weight"] is called["weight"]:
+                    return self.seen(name, called["input"], output)
         return output
 
 

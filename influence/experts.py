@@ -97,10 +97,11 @@ def check_supported(module: Any) -> None:
     Raises:
         InvalidInput: They are.
     """
-    if getattr(module, "_is_expert_parallel", False):
+    if getattr(module, "_is_expert_parallel", False) or hasattr(module, "_hf_hook"):
         raise InvalidInput(
             f"The experts of {type(module).__name__} are spread over several devices; their "
-            "gradients cannot be captured. Load the model without expert parallelism."
+            "gradients cannot be captured. Load the model whole on one device, or leave "
+            "them out: --layers '!*experts*'."
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from influence.layers import output_head
+from influence.placement import is_sharded, is_spread
 
 ROWS_PER_CHUNK = 512  # below about 256 rows the products with the vocabulary lose their speed
 
@@ -42,7 +43,13 @@ class OutputHead:
 
     @classmethod
     def find(cls, model: nn.Module, *, dtype: torch.dtype) -> "OutputHead | None":
-        """As `of`; None where the model declares no head, or one that is quantised or adapted."""
+        """As `of`; None where the model declares no head, or one that is quantised or adapted.
+
+        Nor is there one in a spread or sharded model: its weight is elsewhere, or in pieces, when
+        the model does not run.
+        """
+        if is_spread(model) or is_sharded(model):
+            return None
         head = output_head(model)
         weight = getattr(head, "weight", None)
         if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dim() != 2:

@@ -6,6 +6,7 @@ files says so. Weights are read from safetensors, never from pickle.
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from transformers.pytorch_utils import Conv1D
 from influence.adapters import base_of, combined_sha256, with_adapters
 from influence.errors import InvalidInput, ModelUnavailable
 from influence.layers import output_head
+from influence.placement import is_sharded, is_spread, offloaded
 
 DTYPES = ("float32", "bfloat16")
+SPREAD = "spread"  # over all devices; what does not fit is offloaded
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class LoadedModel:
     """A model ready for gradients.
 
     Attributes:
-        model: In evaluation mode, on ``device``. With dtype ``bfloat16`` the linear layers hold
+        model: In evaluation mode, on ``device``, which for a spread model is where its inputs go
+            and its logits arrive. With dtype ``bfloat16`` the linear layers hold
             bfloat16 weights and everything else, the residual stream included, stays float32.
         tokenizer: Its fast tokenizer.
         name: Where it came from, as given.
@@ -69,7 +75,7 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise InvalidInput(f"{device!r} is no device. Use auto, cpu or cuda.") from error
+        raise InvalidInput(f"{device!r} is no device. Use auto, cpu, cuda or spread.") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise InvalidInput(f"No CUDA device is visible, but {device} was asked for. Use cpu.")
     return resolved
@@ -94,24 +100,34 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
     Args:
         model: A folder, or a name that transformers can resolve; or a folder of PEFT adapters,
             which go into the model that they name.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; ``spread`` puts the layers of a model
+            on all devices in turn (transformers' ``device_map="auto"``), and needs accelerate.
         dtype: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
         ModelUnavailable: The folder or name holds no such model.
-        InvalidInput: An unknown device or dtype.
+        InvalidInput: An unknown device or dtype; adapters that are to be spread.
     """
-    where = resolve_device(device)
+    where = resolve_device("auto" if device == SPREAD else device)
     precision = resolve_dtype(dtype)
     name = str(model)
     base = base_of(name)
+    if base is not None and device == SPREAD:
+        raise InvalidInput(
+            f"{name} holds PEFT adapters, which are not spread over devices. Merge them into "
+            f"{base}, save that and give it, or choose one device."
+        )
     whole = base or name  # where the weights of the model itself are
     has_tokenizer = base is None or (Path(name) / "tokenizer.json").is_file()
     try:
         config = AutoConfig.from_pretrained(whole)
         tokenizer = AutoTokenizer.from_pretrained(name if has_tokenizer else whole, use_fast=True)
         loaded, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-            whole, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            whole,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            device_map="auto" if device == SPREAD else None,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelUnavailable(
@@ -148,8 +164,21 @@ def prepare_model(
     dtype: str,
     context_length: int,
 ) -> LoadedModel:
-    """Put a model that is already in memory on its device, in its precision."""
-    model = model.to(device).eval()
+    """Put a model that is already in memory on its device, in its precision.
+
+    One that is spread or sharded stays where it is.
+    """
+    if not is_spread(model) and not is_sharded(model):
+        model = model.to(device)
+    if absent := offloaded(model):
+        log.warning(
+            "%d tensors of %s found no room and are offloaded, such as %s; they are read anew for "
+            "every batch, and stay in memory from its forward to its backward pass",
+            len(absent),
+            name,
+            absent[0],
+        )
+    model.eval()
     if dtype == "bfloat16":
         convert_products(model)
     return LoadedModel(
@@ -194,6 +223,11 @@ def weights_sha256(name: str, model: nn.Module) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     if not files:
+        if absent := offloaded(model):
+            raise ModelUnavailable(
+                f"{len(absent)} tensors of {name} are offloaded, such as {absent[0]}, and cannot "
+                "be fingerprinted in memory. Give the folder of the model instead of its name."
+            )
         digest.update(state_sha256(model).encode())
     return digest.hexdigest()
 

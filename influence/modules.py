@@ -219,6 +219,11 @@ def _norm(module: nn.Module, call: tuple[Any, Any], examples: int | None) -> Vie
     args, kwargs = call
     weight = module._parameters["weight"]
     assert weight is not None
+    if weight.is_meta:  # its own forward would bring the weight back
+        raise InvalidInput(
+            f"The weight of a {type(module).__name__} is offloaded, and the gradient of a norm "
+            "needs it in memory. Leave norms out of --layers, or give the model more memory."
+        )
     outputs = []
     with torch.no_grad():
         try:

@@ -20,6 +20,7 @@ from torch import Tensor
 from influence.capture import Receiver, capture, frozen, shared_inputs
 from influence.errors import InvalidInput, UnknownLayers
 from influence.layers import LinearLayer
+from influence.placement import OnOneDevice
 from influence.projection import LayerProjection, ProjectionReceiver
 
 
@@ -100,14 +101,15 @@ def run_backward(
         batch: What `Task.batch` gave.
         layers: The attributed layers.
         leaders: Which of them share an input (`reached_layers`).
-        receiver: Gets inputs and output gradients.
+        receiver: Gets inputs and output gradients, on the task's device whatever theirs.
         measured: Differentiate the measurement instead of the loss.
 
     Returns:
         The loss (or measurement) of each example, ``[B]``, detached.
     """
     real = batch.masks[0] if len(batch.masks) == 1 else None
-    with capture(task.model, layers, receiver, leaders=leaders, examples=batch.size, real=real):
+    gathering = OnOneDevice(receiver, task.device)
+    with capture(task.model, layers, gathering, leaders=leaders, examples=batch.size, real=real):
         values = task.measurements(batch) if measured else task.losses(batch)
         if values.shape != (batch.size,):
             raise InvalidInput(

@@ -5,9 +5,10 @@ padding changes no real token, and as it carries no loss its output gradients ar
 passage has the same vector whatever batch it travels in. Padding on the left does the same by means
 of an attention mask and position ids, for models that want it so.
 
-The vocabulary is met in chunks (`influence.loss`). In two cases the model itself makes whole
+The vocabulary is met in chunks (`influence.loss`). In some cases the model itself makes whole
 logits: where its head is attributed, so that the head runs as the module that is watched; and where
-its logits are not what `OutputHead` makes of its last hidden states.
+its logits are not what `OutputHead` makes of its last hidden states, or the model is spread over
+devices or sharded.
 """
 
 import logging
@@ -212,8 +213,8 @@ class LanguageModelLoss:
             head = OutputHead.find(self.model, dtype=self.product_dtype)
             if head is None or self.trunk is None:
                 log.warning(
-                    "%s declares no plain output head; its whole logits are used, which needs more "
-                    "memory",
+                    "%s has no plain output head, or not on one device; its whole logits are used, "
+                    "which needs more memory",
                     type(self.model).__name__,
                 )
                 return None

@@ -16,12 +16,12 @@ class Wiring:
     Attributes:
         hooked: Modules with a forward hook, and the layer names of their chosen parts by number.
         experts: Fused experts, and the layer names by parameter and expert.
-        weights: By the id of a weight, the layer that is seen where the weight is multiplied.
+        weights: Modules whose layer is seen where their weight is multiplied, and its name.
     """
 
     hooked: list[tuple[nn.Module, dict[int, str]]]
     experts: list[tuple[nn.Module, dict[tuple[str, int], str]]]
-    weights: dict[int, str]
+    weights: list[tuple[nn.Module, str]]
 
     @classmethod
     def of(cls, model: nn.Module, layers: Sequence[LinearLayer]) -> "Wiring":
@@ -33,7 +33,7 @@ class Wiring:
         wanted = {layer.name for layer in layers}
         hooked: dict[str, dict[int, str]] = {}
         experts: dict[str, dict[tuple[str, int], str]] = {}
-        weights: dict[int, str] = {}
+        weights: list[tuple[nn.Module, str]] = []
         found: set[str] = set()
         for candidate in candidates(model):
             name = candidate.layer.name
@@ -45,7 +45,7 @@ class Wiring:
                 parameter, number = name.rsplit(".", 2)[-2:]
                 experts.setdefault(candidate.module, {})[parameter, int(number)] = name
             elif is_router(module):
-                weights[id(module.weight)] = name
+                weights.append((module, name))
             else:
                 hooked.setdefault(candidate.module, {})[candidate.number] = name
         if missing := sorted(wanted - found):

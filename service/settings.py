@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Model folder or name; the one that the index names by default."
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, spread …")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Precision of the model's matrix products; auto: that of the index."
     )
