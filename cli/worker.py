@@ -16,7 +16,7 @@ def worker(
     redis_url: Annotated[
         str | None, typer.Option(help="Where the queue is; WHENCE_REDIS_URL by default.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
 ) -> None:
     """Attribute what `whence serve --queue` puts into the queue, until SIGTERM."""
