@@ -16,7 +16,7 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
 from api.page import add_page
-from api.routes import attribute, documents, probes, valuations
+from api.routes import attribute, documents, indexes, probes, valuations
 from api.tracing import add_tracing
 from service.attributor import Attributor
 from service.audit import AuditLog
@@ -25,6 +25,7 @@ from service.keys import KeyRing
 from service.ledger.recorded import Recording
 from service.metrics import Metrics
 from service.rates import SlidingWindow
+from service.versions import ServedVersions
 
 MAX_BODY_BYTES = 5_000_000
 REQUEST_TIMEOUT_S = 60.0
@@ -34,6 +35,7 @@ def create_app(
     attributor: Attributor,
     *,
     keys: KeyRing | None = None,
+    versions: ServedVersions | None = None,
     recording: Recording | None = None,
     local_only: bool = False,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
@@ -50,6 +52,8 @@ def create_app(
         attributor: Answers the requests; started and closed with the application. It loads in the
             background: `/livez` answers at once, `/readyz` when it is warm.
         keys: Who may ask; None: everybody, for everything.
+        versions: Follows and changes the index that the attributor answers from; None: it is
+            the business of others.
         recording: The ledger, which answers are in before they leave; None: there is none.
         local_only: Answer only under a name of this machine, since there are no keys.
         request_timeout_s: After which an attribution is given up; a caller may ask for less.
@@ -67,7 +71,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await attributor.start()
+        if versions is not None:
+            await versions.start()
         yield
+        if versions is not None:
+            await versions.close()
         await attributor.close()
         if recording is not None:  # after the last answer
             await asyncio.to_thread(recording.close)
@@ -83,6 +91,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.attributor = attributor
+    app.state.versions = versions
     app.state.recording = recording
     app.state.request_timeout_s = request_timeout_s
     app.state.hidden = hidden or Hidden(None, None)
@@ -103,7 +112,7 @@ def create_app(
     app.add_middleware(Observing, metrics=app.state.metrics)
     app.add_middleware(RequestId)
     flush_traces = add_tracing(app)  # added last: outermost
-    for routes in (attribute, documents, probes, valuations):
+    for routes in (attribute, documents, indexes, probes, valuations):
         app.include_router(routes.router)
     add_page(app)
     return app

@@ -6,10 +6,12 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from influence.errors import NotFound
 from service.access import Access, Seen
 from service.attributor import Attributor
 from service.keys import Scope
 from service.ledger.recorded import Recorded, Recording
+from service.versions import ServedVersions
 
 # For the OpenAPI document; the key itself has been checked before (`api.authentication`).
 _BEARER = HTTPBearer(
@@ -52,6 +54,16 @@ def _seen(request: Request, attributor: PublicAttributorDep, access: ReaderDep) 
     return Seen(recorded, access, hidden=state.hidden, metrics=state.metrics)
 
 
+def _versions(request: Request) -> ServedVersions:
+    versions: ServedVersions | None = request.app.state.versions
+    if versions is None:
+        raise NotFound(
+            "This server has no index of its own; workers answer for it, and follow theirs. Use "
+            "`whence remove` and `whence rollback` where the index is kept."
+        )
+    return versions
+
+
 def _administrator(
     request: Request,
     request_id: RequestIdDep,
@@ -80,6 +92,7 @@ def _timeout_s(
     return longest if x_request_timeout_ms is None else min(x_request_timeout_ms / 1e3, longest)
 
 
+VersionsDep = Annotated[ServedVersions, Depends(_versions)]
 AttributorDep = Annotated[Seen, Depends(_seen)]
 TimeoutDep = Annotated[float, Depends(_timeout_s)]
 # Asks for the scope admin, and writes to the audit log what is done with it.

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Mount
 
 from api.problems import MEDIA_TYPE, document, problem
 from influence.errors import (
@@ -28,6 +29,7 @@ from influence.errors import (
     Overloaded,
     RateLimited,
     ServiceUnavailable,
+    StorageFull,
     Unauthenticated,
 )
 from service.schemas import Problem
@@ -50,6 +52,7 @@ STATUS: dict[type[Exception], int] = {
     IndexUnavailable: 503,
     LedgerUnavailable: 503,
     IndexBusy: 409,
+    StorageFull: 507,
     RequestValidationError: 422,
     AttributionError: 500,
     Exception: 500,
@@ -147,7 +150,20 @@ async def _http_error(request: Request, error: Exception) -> Response:
         "what is.",
         400: "The body cannot be read as JSON. Send one JSON object, in UTF-8.",
     }.get(error.status_code, str(error.detail))
-    return problem(request, error.status_code, detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (allowed := _allowed(request)):
+        headers["Allow"] = allowed
+    return problem(request, error.status_code, detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """Methods of every route of the path; the framework names those of the first one alone."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    return ", ".join(
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(r.matches({**request.scope, "method": method})[0] is Match.FULL for r in routes)
+    )
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

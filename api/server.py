@@ -90,10 +90,11 @@ async def _serve(
     recording: Recording | None,
 ) -> None:
     metrics = Metrics()
-    attributor = new_attributor(settings, metrics)
+    attributor, versions = new_attributor(settings, metrics)
     app = create_app(
         attributor,
         keys=keys,
+        versions=versions,
         recording=recording,
         local_only=settings.no_auth,
         request_timeout_s=settings.request_timeout_s,

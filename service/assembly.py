@@ -13,6 +13,7 @@ from service.caching import CachingAttributor
 from service.local import LocalAttributor
 from service.metrics import Metrics
 from service.settings import Settings
+from service.versions import ServedVersions
 
 if TYPE_CHECKING:
     from service.engine import Engine
@@ -21,31 +22,39 @@ if TYPE_CHECKING:
 _JOBS_OF_A_WORKER = 32
 
 
-def new_attributor(settings: Settings, metrics: Metrics) -> Attributor:
-    """What a server answers with, its cache in front.
+def new_attributor(
+    settings: Settings, metrics: Metrics
+) -> tuple[Attributor, ServedVersions | None]:
+    """What a server answers with, its cache in front, and what follows its index.
 
     Args:
         settings: Of the deployment.
         metrics: Where it is counted.
 
+    Returns:
+        The attributor; and the versions of its index, None where workers follow it.
+
     Raises:
         InvalidInput: A queue is wanted and no Redis is named.
     """
-    attributor = (
-        _by_workers(settings) if settings.queue else new_local_attributor(settings, metrics)
-    )
-    return CachingAttributor(attributor, _cache(settings))
+    if settings.queue:
+        return CachingAttributor(_by_workers(settings), _cache(settings)), None
+    local, versions = new_local_attributor(settings, metrics)
+    return CachingAttributor(local, _cache(settings)), versions
 
 
-def new_local_attributor(settings: Settings, metrics: Metrics) -> LocalAttributor:
-    """The engine in this process."""
-    return LocalAttributor(
+def new_local_attributor(
+    settings: Settings, metrics: Metrics
+) -> tuple[LocalAttributor, ServedVersions]:
+    """The engine in this process, and what follows its index."""
+    local = LocalAttributor(
         lambda: _load(settings, metrics),
         queue_size=settings.queue_size,
         batch_tokens=settings.batch_tokens,
         batch_wait_s=settings.batch_wait_ms / 1e3,
         metrics=metrics,
     )
+    return local, ServedVersions(settings.index_dir, local, follow_s=settings.follow_s)
 
 
 def run_worker(settings: Settings) -> None:
@@ -62,14 +71,16 @@ def run_worker(settings: Settings) -> None:
 async def _work(settings: Settings, redis_url: str) -> None:
     from service.worker import QueueWorker
 
-    attributor = new_local_attributor(settings, Metrics())
+    attributor, versions = new_local_attributor(settings, Metrics())
     await attributor.start()
+    await versions.start()
     try:
         info = await attributor.wait_loaded()
         worker = QueueWorker(attributor, redis_url, _terms(settings), concurrency=_JOBS_OF_A_WORKER)
         print(f"Whence works on the index {info.index.id}", flush=True)
         await worker.run()
     finally:
+        await versions.close()
         await attributor.close()
 
 

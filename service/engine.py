@@ -77,6 +77,9 @@ class Engine:
         self.reader = reader
         self.loaded = loaded
         self.max_query_tokens = max_query_tokens or loaded.context_length
+        self._search_memory_bytes = search_memory_bytes
+        self._wanted_search = search
+        self._search_min_recall = search_min_recall
         manifest = reader.manifest
         basis = load_basis(
             reader.basis_path,
@@ -142,8 +145,28 @@ class Engine:
             search_min_recall=search_min_recall,
             max_query_tokens=max_query_tokens,
         )
-        engine.attribute(_WARM_UP, request_id="warm-up")
+        engine.warm_up()
         return engine
+
+    def over(self, reader: IndexReader) -> "Engine":
+        """The same model over another version of the index, searched in the same way; not warm.
+
+        Raises:
+            IndexMismatch: The version was built from another model or tokenizer.
+            IndexUnavailable: It has no rows, or cannot be searched.
+        """
+        return type(self)(
+            reader,
+            self.loaded,
+            search_memory_bytes=self._search_memory_bytes,
+            search=self._wanted_search,
+            search_min_recall=self._search_min_recall,
+            max_query_tokens=self.max_query_tokens,
+        )
+
+    def warm_up(self) -> None:
+        """Answer a first question, so that the first to be asked need not wait."""
+        self.attribute(_WARM_UP, request_id="warm-up")
 
     def read(self, request: AttributeRequest, *, request_id: str) -> "Asked":
         """A request in tokens, ready for a batch; needs the tokenizer and not the model.
@@ -299,8 +322,9 @@ class Engine:
         )
 
     def close(self) -> None:
-        """End the threads of the search."""
+        """End the threads of the search, and let the version be cleared away."""
         self.search.close()
+        self.reader.close()
 
 
 def _shown_name(model: str) -> str:

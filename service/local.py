@@ -2,14 +2,16 @@
 
 The model computes one batch at a time; what comes meanwhile waits in a bounded queue
 (`service.batching`) and goes together. Cancelling a call takes its request out of the queue, so
-work that nobody waits for never reaches the model. Importing this module loads neither torch nor
-faiss: the function that loads the engine does, in the model's thread.
+work that nobody waits for never reaches the model. A request is answered by the engine that took
+it; another one may take that engine's place between two requests. Importing this module loads
+neither torch nor faiss: the function that loads the engine does, in the model's thread.
 """
 
 import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -67,7 +69,8 @@ class LocalAttributor:
         self._loaded = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._accepted = 0
+        self._users: Counter[Engine] = Counter()  # calls that are with an engine
+        self._retiring: set[asyncio.Task[None]] = set()
         self._in_tokenizer = 0
         self._closing = False
 
@@ -129,6 +132,7 @@ class LocalAttributor:
         self._batcher.close()
         if self._serving is not None:
             await self._serving
+        await asyncio.gather(*self._retiring)
         for threads in (self._model, self._tokenizer, self._reader):
             await asyncio.to_thread(threads.shutdown, wait=True)
         if self._engine is not None:
@@ -153,8 +157,7 @@ class LocalAttributor:
 
     async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
         """Attribute in a batch; see `service.attributor.Attributor`."""
-        engine = self._ready_engine()
-        with self._place():
+        with self._place() as engine:
             accepted_at = time.perf_counter()
             self._in_tokenizer += 1
             try:
@@ -164,21 +167,65 @@ class LocalAttributor:
                 )
             finally:
                 self._in_tokenizer -= 1
-            return await self._batcher.submit(_Accepted(asked, accepted_at), asked.size)
+            return await self._batcher.submit(_Accepted(engine, asked, accepted_at), asked.size)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self) -> "Iterator[Engine]":
+        self._ready_engine()
         free = self.waiting == 0 and not self._batcher.busy
         if self.waiting >= self._queue_size and not free:
             raise Overloaded(waiting=self.waiting, retry_after_s=self._seconds_for_queue())
-        self._accepted += 1
+        with self._engine_in_use() as engine:
+            yield engine
+
+    @contextmanager
+    def _engine_in_use(self) -> "Iterator[Engine]":
+        """The engine that answers now; it stays open inside the block, even if it is replaced."""
+        engine = self._ready_engine()
+        self._users[engine] += 1
         self._idle.clear()
         try:
-            yield
+            yield engine
         finally:
-            self._accepted -= 1
-            if self._accepted == 0:
+            self._users[engine] -= 1
+            if not self._users[engine]:
+                del self._users[engine]
+                if engine is not self._engine:
+                    retiring = asyncio.create_task(self._retire(engine))
+                    self._retiring.add(retiring)
+                    retiring.add_done_callback(self._retiring.discard)
+            if not self._users:
                 self._idle.set()
+
+    async def swap(self, open_next: "Callable[[Engine], Engine]") -> None:
+        """Let another engine answer from the next request on; those under way end with theirs.
+
+        Args:
+            open_next: Makes it from the present one, with the same model; runs in a thread of its
+                own while the present one answers.
+
+        Raises:
+            NotReady: Loading or draining.
+            AttributionError: It cannot be opened or does not answer; the present one goes on.
+        """
+        with self._engine_in_use() as present:
+            following = await asyncio.to_thread(open_next, present)
+            try:
+                # In the model's thread: two engines never take gradients of one model at once.
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._model, following.warm_up)
+                self._ready_engine()
+            except BaseException:
+                following.close()
+                raise
+            self._engine = following
+
+    async def _retire(self, engine: "Engine") -> None:
+        loop = asyncio.get_running_loop()
+        # Callers that left may have left work with it in these threads, which goes first.
+        for threads in (self._tokenizer, self._reader):
+            await loop.run_in_executor(threads, int)
+        await loop.run_in_executor(self._model, engine.close)
 
     def _seconds_for_queue(self) -> int:
         return max(1, math.ceil(self.seconds_per_request * self.waiting))
@@ -189,22 +236,25 @@ class LocalAttributor:
         return await asyncio.get_running_loop().run_in_executor(self._model, self._work, batch)
 
     def _work(self, batch: "Sequence[_Accepted]") -> "Sequence[AttributeResult | Exception]":
-        assert self._engine is not None
         self._metrics.batched([accepted.asked.size for accepted in batch])
         begun = time.perf_counter()
-        answers = self._engine.attribute_many([accepted.asked for accepted in batch])
+        answers: dict[int, AttributeResult | Exception] = {}
+        for engine in dict.fromkeys(accepted.engine for accepted in batch):  # two, after a swap
+            own = [number for number, accepted in enumerate(batch) if accepted.engine is engine]
+            found = engine.attribute_many([batch[number].asked for number in own])
+            answers.update(zip(own, found, strict=True))
         return [
             answer
-            if isinstance(answer, Exception)
+            if isinstance(answer := answers[number], Exception)
             else _with_queue_time(answer, begun - accepted.at)
-            for accepted, answer in zip(batch, answers, strict=True)
+            for number, accepted in enumerate(batch)
         ]
 
     async def document(self, document_id: str) -> DocumentResult:
         """A document of the index, read in a thread of its own: it need not wait for the model."""
-        engine = self._ready_engine()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, engine.document, document_id)
+        with self._engine_in_use() as engine:
+            return await loop.run_in_executor(self._reader, engine.document, document_id)
 
     async def info(self) -> ServiceInfo:
         """What is being served."""
@@ -213,6 +263,7 @@ class LocalAttributor:
 
 @dataclass(frozen=True)
 class _Accepted:
+    engine: "Engine"
     asked: "Asked"
     at: float  # of time.perf_counter
 

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(
         "warning", description="debug, info, warning or error; info has a line for every request."
     )
+    follow_s: float = Field(
+        2.0, gt=0, description="How often to look whether another version of the index is current."
+    )
     queue_size: int = Field(
         64, ge=0, description="Attributions that may wait for the model; more are refused."
     )

@@ -36,3 +36,9 @@ def test_an_id_is_never_a_path(client, tiny, escape):
             answer = client.get(f"/documents/x/{path}")
             assert answer.status_code == 404
             assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_what_is_not_allowed_is_told_what_is(client, is_problem):
+    answer = client.put("/documents/shelf/5")
+    is_problem(answer, 405)
+    assert answer.headers["allow"] == "DELETE, GET"

@@ -28,7 +28,7 @@ positive_data_acceptance.expected-statuses = ["2xx", "404", "422", "429", "504"]
 @pytest.fixture
 def address_and_key(tiny, tmp_path):
     _, key = create_key(
-        tmp_path / "keys.json", name="a", scopes=frozenset({"read"}), now=datetime.now(UTC)
+        tmp_path / "keys.json", name="a", scopes=frozenset({"read", "admin"}), now=datetime.now(UTC)
     )
     app = create_app(LocalAttributor(tiny.engine), keys=KeyRing(tmp_path / "keys.json"))
     with socket.socket() as listening:

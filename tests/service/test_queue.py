@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from contextlib import asynccontextmanager, suppress
@@ -12,11 +13,13 @@ from coredis import Redis
 
 from influence import errors
 from influence.errors import AttributionError, NotFound, NotReady, Overloaded, QueryTooLong
+from influence.removal import Selection, remove_documents
 from service.engine import Engine
 from service.jobs import SET_ASIDE, Terms, error_from_wire, error_to_wire
 from service.local import LocalAttributor
 from service.queue import QueueAttributor
 from service.schemas import AttributeRequest
+from service.versions import ServedVersions
 from service.worker import QueueWorker
 
 TERMS = Terms(expire_s=60, dead_after_s=1.0)
@@ -324,3 +327,28 @@ def test_an_error_that_only_the_other_side_knows_is_still_one_of_ours():
     wire = {"kind": "FromTheFuture", "message": "What happened.", "retry_after_s": None}
     assert type(error_from_wire(wire)) is AttributionError
     assert type(error_from_wire(wire | {"kind": "json"})) is AttributionError
+
+
+def test_a_worker_follows_its_index_and_replicas_answer_with_what_it_serves(
+    tiny, redis_url, tmp_path
+):
+    folder = shutil.copytree(tiny.index_dir, tmp_path / "library")
+
+    async def scenario():
+        load = lambda: Engine.load(folder, tiny.model_dir, device="cpu")  # noqa: E731
+        async with working(load, redis_url) as local, asking(redis_url) as replica:
+            versions = ServedVersions(folder, local, follow_s=0.05)
+            await versions.start()
+            first = (await replica.attribute(ask(), request_id="a")).index.version
+            removed = await asyncio.to_thread(
+                remove_documents, folder, Selection(documents=("shelf/1",))
+            )
+            while (await replica.info()).index.version != removed.version:
+                await replica.attribute(ask(), request_id="b")
+            assert removed.version != first
+            assert (await replica.attribute(ask(), request_id="c")).index.version != first
+            with pytest.raises(NotFound):
+                await replica.document("shelf/1")
+            await versions.close()
+
+    run(scenario())
