@@ -32,7 +32,7 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-dev $(VENV)/browser
 	$(SAY) "Running the tests: pytest $(ARGS)"
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-dev
 	$(SAY) "Format: ruff format --check"

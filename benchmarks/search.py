@@ -1,40 +1,51 @@
-"""One query against the whole index: ways to scan it, beside the time memory takes to be read.
+"""Every way to search an index: bytes, build time, latency, throughput and what it misses.
 
-    python -m benchmarks.search [--rows 20000 --dims 4096 --threads 2 --repeats 15]
+    python -m benchmarks.search                        100,000 random unit vectors of 4,096 numbers
+    python -m benchmarks.search --index FOLDER         the vectors of an index (`real_vectors`)
 
-All ways run in turn, round after round, so that whatever else the machine does hits them alike; the
-median of each counts. The ratio is to the fastest plain read of the same bytes by as many threads.
-A way that gives only the k best needs two scans, for proponents and opponents; one that gives every
-score needs one.
+All ways run in turn, round after round, so that whatever else the machine does hits them alike. A
+single query is timed as a request needs it: the ten best and the ten worst rows. *Read* is how long
+the same threads take to read the float16 bytes of all rows, a plain maximum over them; the ratios
+are to it, those of float32 to its own bytes. Recall is that of rows as queries, themselves left
+out, on both sides.
 """
 
 import argparse
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import faiss
 import numpy as np
 
+from influence.store import IndexReader
+from service.search.backend import Search, Sought
+from service.search.candidates import CandidateSearch
 from service.search.exact import ExactSearch, available_threads
-from service.search.top import top_rows
+from service.search.int8 import Int8Search, int8_codes
+from service.search.rabitq import RaBitQ, rabitq_codes
+from service.search.recall import best_by, own_queries, recall
+from service.search.stored import StoredRows
 
 K = 10
+TOGETHER = 32
+CANDIDATES = (400, 1600)  # rows compared again behind one-bit codes
 
 
 @dataclass(frozen=True)
 class Way:
+    """One row of the table; ``scanned`` bytes are read for each query."""
+
     name: str
-    size_bytes: int
-    run: Callable[[], Any]
+    search: Search
+    scanned: int
+    build_s: float
 
 
-def unit_vectors(rows: int, dims: int) -> np.ndarray:
+def random_rows(rows: int, dims: int) -> np.ndarray:
     generator = np.random.default_rng(0)
     out = np.empty((rows, dims), dtype=np.float16)
     for start in range(0, rows, 1000):
@@ -43,96 +54,101 @@ def unit_vectors(rows: int, dims: int) -> np.ndarray:
     return out
 
 
-def read_in_threads(array: np.ndarray, pool: ThreadPoolExecutor, threads: int) -> Callable[[], Any]:
-    parts = np.array_split(array.reshape(-1).view(np.int64), threads)
-    return lambda: list(pool.map(np.max, parts))
+def built(make: Callable[[], Search]) -> tuple[Search, float]:
+    begun = time.perf_counter()
+    return make(), time.perf_counter() - begun
 
 
-def faiss_index(vectors: np.ndarray, precision: str) -> Any:
-    dims = vectors.shape[1]
-    if precision == "float32":
-        index: Any = faiss.IndexFlatIP(dims)
-    else:
-        index = faiss.IndexScalarQuantizer(
-            dims, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+def ways(shards: list[np.ndarray], norms: np.ndarray, threads: int) -> list[Way]:
+    stored = StoredRows(shards)
+    size = stored.rows * stored.dims
+    out = []
+    for precision, scanned in (("float32", 4 * size), ("float16", 2 * size)):
+        search, build_s = built(
+            lambda p=precision: ExactSearch(shards, norms, precision=p, threads=threads)
         )
-    index.add(vectors.astype(np.float32))
-    return index
-
-
-def in_shards(vectors: np.ndarray, precision: str, threads: int) -> Any:
-    """FAISS's own way to put several threads on one query."""
-    shards = faiss.IndexShards(vectors.shape[1], True, True)
-    parts = [faiss_index(part, precision) for part in np.array_split(vectors, threads)]
-    for part in parts:
-        shards.add_shard(part)
-    return shards
-
-
-def attribute(search: ExactSearch, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a request needs: every score, the k best and the k worst."""
-    scores = search.scores(query[None])[0]
-    return top_rows(scores, K), top_rows(-scores, K)
-
-
-def ways(vectors: np.ndarray, query: np.ndarray, threads: int) -> list[Way]:
-    full = vectors.astype(np.float32)
-    pool = ThreadPoolExecutor(threads)
-    both = np.stack([query, -query])
-    out = [
-        Way("read float32", full.nbytes, read_in_threads(full, pool, threads)),
-        Way("read float16", vectors.nbytes, read_in_threads(vectors, pool, threads)),
-        Way("float32 numpy, all scores", full.nbytes, lambda: full @ query),
-    ]
-    for precision, size in (("float32", full.nbytes), ("float16", vectors.nbytes)):
-        alone = faiss_index(vectors, precision)
-        shards = in_shards(vectors, precision, threads)
-        search = ExactSearch([vectors], np.ones(len(vectors)), precision=precision, threads=threads)
-        out += [
-            Way(f"{precision} faiss, q", size, lambda i=alone: i.search(query[None], K)),
-            Way(f"{precision} faiss, q and -q", size, lambda i=alone: i.search(both, K)),
-            Way(f"{precision} IndexShards, q", size, lambda i=shards: i.search(query[None], K)),
-            Way(f"{precision} IndexShards, q and -q", size, lambda i=shards: i.search(both, K)),
-            Way(f"{precision} Whence, all scores", size, lambda s=search: s.scores(query[None])),
-            Way(f"{precision} Whence, ranked", size, lambda s=search: attribute(s, query)),
-        ]
+        out.append(Way(precision, search, scanned, build_s))
+    search, build_s = built(lambda: Int8Search(int8_codes(stored), stored, norms, threads=threads))
+    out.append(Way("sq8", search, size, build_s))
+    begun = time.perf_counter()
+    codes = rabitq_codes(stored, norms)
+    build_s = time.perf_counter() - begun
+    for candidates in CANDIDATES:
+        nearest = RaBitQ(codes, stored.rows, stored.dims, threads=threads)
+        search = CandidateSearch("rabitq", nearest, stored, norms, rescored=candidates, recall=None)
+        scanned = codes["codes"].nbytes + 2 * (2 * candidates) * stored.dims
+        out.append(Way(f"rabitq, {candidates} again", search, scanned, build_s))
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Ways to scan an index with one query.")
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--dims", type=int, default=4_096)
-    parser.add_argument("--threads", type=int, default=available_threads())
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
-    faiss.omp_set_num_threads(arguments.threads)
-    vectors = unit_vectors(arguments.rows, arguments.dims)
-    query = unit_vectors(1, arguments.dims)[0].astype(np.float32)
-    measured = ways(vectors, query, arguments.threads)
-    seconds: dict[str, list[float]] = {way.name: [] for way in measured}
-    for repeat in range(arguments.repeats + 1):  # the first round warms up
-        for way in measured:
-            begun = time.perf_counter()
-            way.run()
-            if repeat:
-                seconds[way.name].append(time.perf_counter() - begun)
-    print(
-        f"{arguments.rows:,} x {arguments.dims:,}, {arguments.threads} threads of "
-        f"{os.cpu_count()} cores, {platform.machine()}, faiss {faiss.__version__}, "
-        f"load {os.getloadavg()[0]:.1f}, {arguments.repeats} rounds\n"
+def seconds(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def reading(shards: list[np.ndarray], pool: ThreadPoolExecutor, threads: int) -> float:
+    parts = [part for shard in shards for part in np.array_split(shard, threads) if len(part)]
+    return seconds(
+        lambda: list(pool.map(lambda part: part.reshape(-1).view(np.int64).max(), parts))
     )
-    print("| way | median ms | best ms | GB/s | ratio to reading, median (best) |")
-    print("|---|---|---|---|---|")
-    for way in measured:
-        own = seconds[way.name]
-        read = seconds["read float32" if "float32" in way.name else "read float16"]
-        median, best = statistics.median(own), min(own)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--index", type=Path, help="an index; random vectors without")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dims", type=int, default=4096)
+    parser.add_argument("--threads", type=int, default=available_threads())
+    parser.add_argument("--rounds", type=int, default=20)
+    arguments = parser.parse_args()
+    if arguments.index:
+        reader = IndexReader.open(arguments.index)
+        shards, norms = reader.vector_shards(), reader.norms
+    else:
+        shards = [random_rows(arguments.rows, arguments.dims)]
+        norms = np.ones(arguments.rows, dtype=np.float32)
+    stored = StoredRows(shards)
+    threads, pool = arguments.threads, ThreadPoolExecutor(arguments.threads)
+    found = ways(shards, norms, threads)
+    draw = own_queries(stored, count=max(64, TOGETHER))
+    vectors = stored.take(draw)
+    together = [Sought(vector, K) for vector in vectors[:TOGETHER]]
+    read: list[float] = []
+    single: dict[str, list[float]] = {way.name: [] for way in found}
+    batched: dict[str, list[float]] = {way.name: [] for way in found}
+    for number in range(arguments.rounds + 1):
+        query = [Sought(vectors[number % len(vectors)], K)]
+        took = reading(shards, pool, threads)
+        timed = {way.name: seconds(lambda w=way, q=query: w.search.search(q)) for way in found}
+        if number:  # the first round warms up
+            read.append(took)
+            for name, value in timed.items():
+                single[name].append(value)
+        if number % 10 == 1:
+            for way in found:
+                batched[way.name].append(seconds(lambda w=way: w.search.search(together)))
+    truth = {k: best_by(found[0].search, stored, draw, k) for k in (10, 100)}
+    print(
+        f"{stored.rows:,} rows of {stored.dims:,} numbers, {threads} threads, "
+        f"{platform.processor() or platform.machine()}; read of the float16 bytes: "
+        f"{1e3 * statistics.median(read):.1f} ms"
+    )
+    print("| way | bytes scanned a row | build s | p50 ms | p95 ms | of reading | queries/s, "
+          "32 together | recall@10 | recall@100 |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for way in found:
+        times = sorted(single[way.name])
+        floor = statistics.median(read) * (2 if way.name == "float32" else 1)
+        p50, p95 = statistics.median(times), times[int(0.95 * (len(times) - 1))]
+        recalls = [recall(truth[k], best_by(way.search, stored, draw, k)) for k in (10, 100)]
         print(
-            f"| {way.name} | {1e3 * median:.1f} | {1e3 * best:.1f} "
-            f"| {way.size_bytes / median / 1e9:.1f} "
-            f"| {median / statistics.median(read):.2f} ({best / min(read):.2f}) |"
+            f"| {way.name} | {way.scanned / stored.rows:,.0f} | {way.build_s:.1f} "
+            f"| {1e3 * p50:.1f} | {1e3 * p95:.1f} | {p50 / floor:.2f} "
+            f"| {TOGETHER / statistics.median(batched[way.name]):.0f} "
+            f"| {recalls[0]:.3f} | {recalls[1]:.3f} |"
         )
+        way.search.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+"""The benchmarks that need neither a download nor minutes run at a toy size and print their table."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "rows"),
+    [
+        (
+            "benchmarks.search",
+            ["--rows", "400", "--dims", "64", "--rounds", "2", "--threads", "1"],
+            ["float32", "float16", "sq8", "rabitq, 400 again"],
+        ),
+        ("benchmarks.ledger", ["--entries", "200", "--owners", "3"], ["append"]),
+    ],
+)
+def test_a_benchmark_prints_its_table(module, options, rows):
+    done = subprocess.run(
+        [sys.executable, "-m", module, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(row in done.stdout for row in rows), done.stdout
