@@ -251,7 +251,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 @pytest.mark.parametrize(
     ("examples", "steps"),
-    [(8, 10), pytest.param(150, 30, marks=pytest.mark.slow)],
+    [(8, 10), pytest.param(60, 20, marks=pytest.mark.slow)],
     ids=["short", "long"],
 )
 def test_any_sequence_of_changes_killed_anywhere(write_index, in_child, examples, steps):

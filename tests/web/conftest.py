@@ -71,6 +71,8 @@ def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
         "query": {
             "tokens": 37,
             "loss_nats": 41.72,
+            "measurement": "loss",
+            "value": 41.72,
             "stands_out": stands_out,
             "message": None
             if stands_out
