@@ -1,4 +1,4 @@
-"""The benchmarks that need neither a download nor minutes run at a toy size and print their table."""
+"""Benchmarks that need neither a download nor minutes run at a toy size and print their table."""
 
 import subprocess
 import sys
