@@ -199,7 +199,7 @@ def site(running_site: Site) -> Iterator[Site]:
     running_site.reset()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not stay for tests of other files
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
