@@ -6,6 +6,10 @@ import os
 import warnings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Programs under test refuse a WHENCE_ variable that they do not know; where processes share the
+# work, the first of them passes the new name on.
+if "WHENCE_TEST_POSTGRES_URL" in os.environ:
+    os.environ["TEST_POSTGRES_URL"] = os.environ.pop("WHENCE_TEST_POSTGRES_URL")
 
 import pytest
 import torch

@@ -12,7 +12,7 @@ from service.ledger.ledger import Ledger
 from service.ledger.record import attribution_entry, owners_entry
 from service.schemas import AttributeRequest, AttributeResult
 
-POSTGRES = os.environ.get("WHENCE_TEST_POSTGRES_URL")
+POSTGRES = os.environ.get("TEST_POSTGRES_URL")  # WHENCE_TEST_POSTGRES_URL, renamed (tests.conftest)
 START_US = 1_790_812_800_000_000  # 2026-10-01
 
 
@@ -97,7 +97,7 @@ def url(request, tmp_path):
     if request.param == "sqlite":
         yield str(tmp_path / "ledger.db")
         return
-    if POSTGRES is None:
+    if not POSTGRES:
         pytest.skip("WHENCE_TEST_POSTGRES_URL names no server")
     import psycopg
 
