@@ -38,7 +38,7 @@ def until_ready():
     return ready_client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not outlive the tests of its file
 def client(tiny):
     app = create_app(LocalAttributor(tiny.engine, queue_size=8), max_body_bytes=2_000_000)
     with TestClient(app, raise_server_exceptions=False) as client:
