@@ -83,7 +83,7 @@ class Client:
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         head = await reader.readuntil(b"\r\n\r\n")
-        length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
+        length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index] # our server sends it
         answer = await reader.readexactly(length)
         return int(head[9:12]), time.perf_counter() - begun, answer
 
@@ -199,7 +199,7 @@ def prepare(folder: Path, hidden: int, records: int) -> dict[str, str]:
 
 def resident_mb(process: subprocess.Popen) -> float:
     status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index] # Linux always has it
 
 
 def show(mode: str, clients: int, measured: Measured) -> None:

@@ -148,6 +148,8 @@ def self_check(
     if found.wrong_answer is not None:
         for line in describe(found.wrong_answer):
             reporter.note(f"  {line}")
+    else:
+        reporter.note("  No answer carried the figures of another record, so none is explained.")
     missed = [check for check in found.checks if not check.passed]
     if missed:
         raise SelfCheckFailed(

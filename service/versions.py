@@ -181,7 +181,7 @@ class ServedVersions:
             except AttributionError as error:  # the present one goes on
                 failed, again_at = wanted, time.monotonic() + _RETRY_S
                 log.warning("%s is not served: %s", wanted or self._location, error)
-            except Exception:
+            except Exception:  # a bug in one version must not end the following of later ones
                 failed, again_at = wanted, time.monotonic() + _RETRY_S
                 log.exception("%s is not served", wanted or self._location)
 

@@ -382,7 +382,8 @@ def planted(tmp_path_factory, new_llama, new_tokenizer, as_loaded):
         loaded,
         folder / "index",
         # A model that knows its documents by heart leaves small gradients where the facts stand and
-        # large ones at names that nothing foretells; low dampings tell the two apart.
+        # large ones at names that nothing foretells; low dampings tell the two apart. They were
+        # picked on this draw of facts; docs/methods.md says how others fare.
         IndexSettings(
             rank=64,
             dims=4096,

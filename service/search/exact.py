@@ -139,6 +139,7 @@ def _copied(stored: StoredRows, per_part: int, dtype: type) -> Iterator[np.ndarr
 
 def _float32_products(rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
     """Write inner products of ``[n, D]`` with ``[D]`` to ``out [n]``: FAISS's scan, no heap."""
+    # Wrapped by SWIG at import, so it is not in what type checkers see of faiss.
     faiss.fvec_inner_products_ny(  # pyright: ignore[reportAttributeAccessIssue]
         faiss.swig_ptr(out),
         faiss.swig_ptr(query),
