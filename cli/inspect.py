@@ -1,10 +1,12 @@
 """`whence info` and `whence verify`: what an index is, and whether it is whole."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from influence.manifest import Quality
 from influence.remote import is_url
 from influence.repair import repair_index
 from influence.store import IndexReader
@@ -24,7 +26,6 @@ def info(
         typer.echo(manifest.to_bytes().decode(), nl=False)
         return
     size = sum(entry.size_bytes for entry in manifest.files.values())
-    measured = ", ".join(f"{k} {v:.3f}" for k, v in manifest.measured.items()) or "not measured"
     lines = {
         "version": reader.version,
         "model": f"{manifest.model.name} ({manifest.model.dtype})",
@@ -39,10 +40,19 @@ def info(
         f"joint damping {manifest.settings.joint_damping}",
         "sketch": f"{manifest.coordinates} coordinates; noise of a cosine "
         f"{manifest.sketch_noise:.4f}",
-        "quality": measured,
     }
     for name, value in lines.items():
         typer.echo(f"{name:<10} {value}")
+    for line in _quality(manifest.quality) or ["not measured"]:
+        typer.echo(f"{'quality':<10} {line}")
+
+
+def _quality(measured: Sequence[Quality]) -> list[str]:
+    return [
+        f"{entry.measure} {entry.value:.3f} [{entry.low:.3f}, {entry.high:.3f}], {entry.date}: "
+        f"{entry.protocol}"
+        for entry in measured
+    ]
 
 
 def verify(

@@ -210,6 +210,6 @@ def _described(manifest: Manifest, settings: IndexSettings, basis: Basis) -> Man
         update={
             "settings": settings,
             "fit": fit,
-            "measured": {},
+            "quality": (),
         }
     )

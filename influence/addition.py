@@ -87,7 +87,7 @@ def append_shards(
             "rows": sum(shard.rows for shard in appended),
             "removed_rows": len(buried.tombstones.rows),
             "corpus": buried.corpus.model_copy(update=grown),
-            "measured": {},  # what was measured was another index
+            "quality": (),  # what was measured was another index
             **manifest,
         },
     )

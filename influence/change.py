@@ -43,6 +43,14 @@ class NextVersion:
         """Take every file over whose name does not begin like one of these."""
         self.keep(*(name for name in self.base.manifest.files if not name.startswith(left_out)))
 
+    def keep_search(self) -> None:
+        """Take over what a search derived from vectors that stay: it is in no manifest."""
+        folder = self.base.directory / SEARCH
+        for path in (*folder.rglob("*.npy"), *folder.rglob("*.json")):
+            name = str(path.relative_to(self.base.directory))
+            if name not in self.files:
+                self._link(path, name)
+
     def take(self, source: Path, name: str) -> None:
         """Take a file over from elsewhere in the index, under its name in the version."""
         self._link(source, name)

@@ -1,9 +1,10 @@
 """`manifest.json`: what an index was built from, what it holds, and the sha256 of every file.
 
 It carries every setting that changes a score and nothing that only changes a deployment, and no
-time or host: the same inputs give the same bytes.
+time or host: the same inputs give the same bytes. What was measured has the day it was measured on.
 """
 
+import datetime
 import hashlib
 import json
 from collections.abc import Mapping
@@ -164,10 +165,39 @@ class Calibration(_Frozen):
     )
 
 
+class Quality(_Frozen):
+    """How good the ranking of an index is, by one measure.
+
+    It belongs to one version: whatever changes scores or adds documents drops it.
+    """
+
+    measure: str = Field(
+        min_length=1, description="What was measured.", examples=["recall@10", "tail_patch", "lds"]
+    )
+    value: float = Field(allow_inf_nan=False, description="Mean over the queries.", examples=[0.93])
+    low: float = Field(allow_inf_nan=False, description="Of its 95 % interval.", examples=[0.89])
+    high: float = Field(allow_inf_nan=False, description="Of its 95 % interval.", examples=[0.96])
+    protocol: str = Field(
+        min_length=1,
+        description="How it was measured, for people.",
+        examples=["240 queries whose document is known, by relative influence; BM25: 0.95"],
+    )
+    date: datetime.date = Field(description="When it was measured.", examples=["2026-11-24"])
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(
+                f"{self.measure} is {self.value:g}, outside its interval from {self.low:g} to "
+                f"{self.high:g}."
+            )
+        return self
+
+
 class Change(_Frozen):
     """How a version came from the one before it."""
 
-    kind: Literal["added", "removed", "compacted", "redamped", "refitted", "repaired"]
+    kind: Literal["added", "removed", "compacted", "redamped", "refitted", "repaired", "measured"]
     parent: str = Field(description="Version that was changed.")
     documents: int = Field(default=0, description="Documents added or removed.")
     passages: int = Field(default=0, description="Passages added or removed.")
@@ -217,8 +247,16 @@ class Manifest(_Frozen):
         description="Changes since the corpus was indexed; each redamping rounds fp16 once more.",
     )
     calibration: Calibration = Calibration()
-    measured: dict[str, float] = Field(default_factory=dict, description="Quality, once measured.")
+    quality: tuple[Quality, ...] = Field((), description="Measured; empty: not measured.")
     files: dict[str, FileEntry]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_nothing_filled(cls, raw: Any) -> Any:
+        """Manifests of before there was `quality` have an empty ``measured``."""
+        if isinstance(raw, dict) and raw.get("measured") == {}:
+            return {key: value for key, value in raw.items() if key != "measured"}
+        return raw
 
     @property
     def is_sketched(self) -> bool:

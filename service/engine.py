@@ -317,7 +317,7 @@ class Engine:
                 search=self.search.name,
                 search_recall=self.search.recall,
                 search_notice=self._search_notice,
-                measured=manifest.measured,
+                quality=manifest.quality,
             ),
         )
 

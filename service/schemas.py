@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from influence.manifest import Quality
 from service.parts import HitExplanation, TokenInfluence
 from service.problem import Problem
 from service.usage import Usage
@@ -340,8 +341,8 @@ class IndexFacts(IndexReference):
     search_notice: str | None = Field(
         default=None, description="Why the search is not the one asked for.", examples=[None]
     )
-    measured: dict[str, float] = Field(
-        description="Quality of the index, as far as measured.", examples=[{"lds": 0.42}]
+    quality: tuple[Quality, ...] = Field(
+        default=(), description="How good its ranking is, as far as measured; empty: not measured."
     )
 
 

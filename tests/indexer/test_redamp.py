@@ -162,7 +162,7 @@ def test_what_was_measured_with_other_dampings_is_not_kept(llama, build, tmp_pat
     manifest = IndexReader.open(reader.index_dir).manifest
     assert set(manifest.fit.picked) == {"damping"}
     assert manifest.settings.damping == reader.manifest.settings.damping
-    assert manifest.measured == {}
+    assert manifest.quality == ()
     assert manifest.calibration.null_best_z == ()
 
 

@@ -172,7 +172,6 @@ class Site:
                 owners=45,
                 dims=16384,
                 search="float32",
-                measured={},
             ),
         )
 
