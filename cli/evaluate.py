@@ -1,16 +1,21 @@
-"""`whence evaluate`: is the ranking right? Measured by retraining small models."""
+"""`whence evaluate`: is the ranking right? Of small models by retraining, of an index without."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import evaluate_index
+
 if TYPE_CHECKING:
     from evaluation.trial import Name
 
 app = typer.Typer(
-    help="Is the ranking right? Measured by retraining small models.", no_args_is_help=True
+    help="Is the ranking right? Of small models by retraining, of an index without.",
+    no_args_is_help=True,
 )
+app.command("retrieval")(evaluate_index.retrieval)
+app.command("tail-patch")(evaluate_index.tail_patch)
 
 Task = Annotated[str, typer.Option(help="language, digits or all.")]
 Small = Annotated[bool, typer.Option("--small", help="A size of seconds, to try the command.")]
