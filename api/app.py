@@ -16,7 +16,7 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
 from api.page import add_page
-from api.routes import attribute, documents, indexes, probes, valuations
+from api.routes import attribute, documents, indexes, probes, usage, valuations
 from api.tracing import add_tracing
 from service.attributor import Attributor
 from service.audit import AuditLog
@@ -24,7 +24,7 @@ from service.hidden import Hidden
 from service.keys import KeyRing
 from service.ledger.recorded import Recording
 from service.metrics import Metrics
-from service.rates import SlidingWindow
+from service.rates import OwnRates, Rates
 from service.versions import ServedVersions
 
 MAX_BODY_BYTES = 5_000_000
@@ -35,6 +35,7 @@ def create_app(
     attributor: Attributor,
     *,
     keys: KeyRing | None = None,
+    rates: Rates | None = None,
     versions: ServedVersions | None = None,
     recording: Recording | None = None,
     local_only: bool = False,
@@ -52,6 +53,7 @@ def create_app(
         attributor: Answers the requests; started and closed with the application. It loads in the
             background: `/livez` answers at once, `/readyz` when it is warm.
         keys: Who may ask; None: everybody, for everything.
+        rates: How often each key may ask, and has; counted in this process by default.
         versions: Follows and changes the index that the attributor answers from; None: it is
             the business of others.
         recording: The ledger, which answers are in before they leave; None: there is none.
@@ -67,6 +69,7 @@ def create_app(
     Raises:
         InvalidInput: Traces are asked for, and OpenTelemetry is not installed.
     """
+    rates = rates or OwnRates()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -77,6 +80,7 @@ def create_app(
         if versions is not None:
             await versions.close()
         await attributor.close()
+        await rates.close()
         if recording is not None:  # after the last answer
             await asyncio.to_thread(recording.close)
         flush_traces()
@@ -95,12 +99,13 @@ def create_app(
     app.state.recording = recording
     app.state.request_timeout_s = request_timeout_s
     app.state.hidden = hidden or Hidden(None, None)
+    app.state.rates = rates
     app.state.audit = audit or AuditLog(None)
     app.state.metrics = metrics or Metrics()
     app.state.shown_settings = dict(shown_settings or {})
     add_error_handlers(app)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
-    app.add_middleware(Authentication, keys=keys, rates=SlidingWindow(), local_only=local_only)
+    app.add_middleware(Authentication, keys=keys, rates=rates, local_only=local_only)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -112,7 +117,7 @@ def create_app(
     app.add_middleware(Observing, metrics=app.state.metrics)
     app.add_middleware(RequestId)
     flush_traces = add_tracing(app)  # added last: outermost
-    for routes in (attribute, documents, indexes, probes, valuations):
+    for routes in (attribute, documents, indexes, probes, usage, valuations):
         app.include_router(routes.router)
     add_page(app)
     return app

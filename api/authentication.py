@@ -14,24 +14,24 @@ from api.errors import error_response
 from influence.errors import AttributionError, Forbidden, Unauthenticated
 from service.access import EVERYTHING, Access
 from service.keys import KeyRing
-from service.rates import SlidingWindow
+from service.rates import Rates
 
 PUBLIC = frozenset({"/", "/livez", "/readyz", "/metrics", "/info", "/openapi.json"})
 _PUBLIC_FILES = "/static/"
 
 
 class Authentication:
-    """Lets a request through with what its caller may do in `request.state.access`, or answers.
+    """Counts a request and lets it through, with what its caller may do in `request.state.access`.
 
     Args:
         app: What comes behind.
         keys: The valid keys; None: everybody may do everything.
-        rates: How often each key has asked.
+        rates: How often each key may ask, and has.
         local_only: Without keys: refuse what a page of another site could make a browser send.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: KeyRing | None, rates: SlidingWindow, local_only: bool
+        self, app: ASGIApp, *, keys: KeyRing | None, rates: Rates, local_only: bool
     ) -> None:
         self._app = app
         self._keys = keys
@@ -44,22 +44,25 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         try:
-            scope["state"]["access"] = self._access(scope["path"], Headers(scope=scope))
+            access = self._access(scope["path"], Headers(scope=scope))
+            scope["state"]["access"] = access
+            if access is not None:
+                await self._rates.admit(access.name, access.requests_per_minute)
         except AttributionError as error:
             await error_response(Request(scope), error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     def _access(self, path: str, headers: Headers) -> Access | None:
-        if self._keys is None:
-            if self._local_only and not is_loopback(_host(headers)):
-                raise Forbidden(
-                    "This server runs without keys and answers only under an address of its own "
-                    "machine, such as http://127.0.0.1. Serve with --keys to open it to others."
-                )
-            return EVERYTHING
+        if self._keys is None and self._local_only and not is_loopback(_host(headers)):
+            raise Forbidden(
+                "This server runs without keys and answers only under an address of its own "
+                "machine, such as http://127.0.0.1. Serve with --keys to open it to others."
+            )
         if path in PUBLIC or path.startswith(_PUBLIC_FILES):
             return None
+        if self._keys is None:
+            return EVERYTHING
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated(
@@ -67,9 +70,7 @@ class Authentication:
                 "create` makes one.",
                 key_given=False,
             )
-        access = Access.of(self._keys.authenticate(token.strip()))
-        self._rates.count(access.name, access.requests_per_minute)
-        return access
+        return Access.of(self._keys.authenticate(token.strip()))
 
 
 def is_loopback(host: str) -> bool:

@@ -11,6 +11,7 @@ from service.access import Access, Seen
 from service.attributor import Attributor
 from service.keys import Scope
 from service.ledger.recorded import Recorded, Recording
+from service.rates import Rates
 from service.versions import ServedVersions
 
 # For the OpenAPI document; the key itself has been checked before (`api.authentication`).
@@ -54,6 +55,10 @@ def _seen(request: Request, attributor: PublicAttributorDep, access: ReaderDep) 
     return Seen(recorded, access, hidden=state.hidden, metrics=state.metrics)
 
 
+def _rates(request: Request) -> Rates:
+    return request.app.state.rates
+
+
 def _versions(request: Request) -> ServedVersions:
     versions: ServedVersions | None = request.app.state.versions
     if versions is None:
@@ -92,6 +97,7 @@ def _timeout_s(
     return longest if x_request_timeout_ms is None else min(x_request_timeout_ms / 1e3, longest)
 
 
+RatesDep = Annotated[Rates, Depends(_rates)]
 VersionsDep = Annotated[ServedVersions, Depends(_versions)]
 AttributorDep = Annotated[Seen, Depends(_seen)]
 TimeoutDep = Annotated[float, Depends(_timeout_s)]

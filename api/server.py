@@ -8,7 +8,7 @@ import uvicorn
 from api.app import create_app
 from api.authentication import is_loopback
 from influence.errors import AddressUnavailable, InvalidInput
-from service.assembly import new_attributor
+from service.assembly import new_attributor, new_rates
 from service.audit import AuditLog
 from service.hidden import Hidden
 from service.keys import KeyRing
@@ -94,6 +94,7 @@ async def _serve(
     app = create_app(
         attributor,
         keys=keys,
+        rates=new_rates(settings),
         versions=versions,
         recording=recording,
         local_only=settings.no_auth,

@@ -12,7 +12,9 @@ from service.cache import Cache, MemoryCache, RedisCache
 from service.caching import CachingAttributor
 from service.local import LocalAttributor
 from service.metrics import Metrics
+from service.rates import OwnRates, Rates
 from service.settings import Settings
+from service.shared_rates import SharedRates
 from service.versions import ServedVersions
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ def new_local_attributor(
         metrics=metrics,
     )
     return local, ServedVersions(settings.index_dir, local, follow_s=settings.follow_s)
+
+
+def new_rates(settings: Settings) -> Rates:
+    """Where it is counted how often each key asks: here, or in the Redis that replicas share."""
+    return OwnRates() if settings.redis_url is None else SharedRates(settings.redis_url)
 
 
 def run_worker(settings: Settings) -> None:

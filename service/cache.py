@@ -6,21 +6,13 @@ and one warning. Importing this module loads neither torch nor faiss.
 """
 
 import hashlib
-import logging
-import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Protocol
-
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from service.attributor import Serving
 from service.schemas import AttributeRequest
-
-log = logging.getLogger(__name__)
-
-_REDIS_TIMEOUT_S = 0.5  # a miss costs a pass of the model, which may well be faster
-_REST_S = 5.0  # a Redis that did not answer is left alone for so long
+from service.shared import Gone, SharedRedis
 
 
 def answer_key(serving: Serving, request: AttributeRequest) -> str:
@@ -99,47 +91,24 @@ class RedisCache:
     """
 
     def __init__(self, url: str, *, ttl_s: int) -> None:
-        self._redis = Redis.from_url(
-            url, socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=_REDIS_TIMEOUT_S
+        self._shared = SharedRedis(
+            url, what="the cache in Redis", meanwhile="every answer is computed"
         )
         self._ttl_s = ttl_s
-        self._gone_until: float | None = None
 
     async def get(self, key: str) -> bytes | None:
         """See `Cache`."""
-        if self._rests:
-            return None
         try:
-            value = await self._redis.get(key)
-        except (RedisError, OSError) as error:
-            self._is_gone(error)
+            value = await self._shared.ask(lambda redis: redis.get(key))
+        except Gone:
             return None
-        self._is_back()
         return value.encode() if isinstance(value, str) else value
 
     async def put(self, key: str, value: bytes) -> None:
         """See `Cache`."""
-        if self._rests:
-            return
-        try:
-            await self._redis.set(key, value, ex=self._ttl_s)
-        except (RedisError, OSError) as error:
-            self._is_gone(error)
+        with suppress(Gone):
+            await self._shared.ask(lambda redis: redis.set(key, value, ex=self._ttl_s))
 
     async def close(self) -> None:
         """See `Cache`."""
-        await self._redis.aclose()
-
-    @property
-    def _rests(self) -> bool:
-        return self._gone_until is not None and time.monotonic() < self._gone_until
-
-    def _is_gone(self, error: Exception) -> None:
-        if self._gone_until is None:
-            log.warning("the cache in Redis does not answer (%s); every answer is computed", error)
-        self._gone_until = time.monotonic() + _REST_S
-
-    def _is_back(self) -> None:
-        if self._gone_until is not None:
-            log.warning("the cache in Redis answers again")
-        self._gone_until = None
+        await self._shared.close()

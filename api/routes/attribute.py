@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from api.dependencies import AttributorDep, RequestIdDep, TimeoutDep
+from api.dependencies import AttributorDep, RatesDep, ReaderDep, RequestIdDep, TimeoutDep
 from api.errors import documented, problem_of
 from api.patience import while_awaited
 from service.many import attribute_each
@@ -37,9 +37,16 @@ async def attribute_batch(
     request_id: RequestIdDep,
     request: Request,
     timeout_s: TimeoutDep,
+    access: ReaderDep,
+    rates: RatesDep,
 ) -> BatchResult:
     """Attribute several responses; each has the limits of a single one and fails by itself."""
-    work = attribute_each(attributor, body.requests, request_id=request_id)
+    work = attribute_each(
+        attributor,
+        body.requests,
+        request_id=request_id,
+        admit=lambda: rates.admit(access.name, access.requests_per_minute),
+    )
     outcomes = await while_awaited(request, work, timeout_s=timeout_s)
     return BatchResult(
         request_id=request_id,

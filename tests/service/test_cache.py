@@ -118,7 +118,7 @@ def test_replicas_share_what_is_in_redis(redis_url):
 def test_a_dead_redis_is_a_miss_and_one_warning_and_comes_back(
     redis_server, redis_url, caplog, monkeypatch
 ):
-    monkeypatch.setattr("service.cache._REST_S", 0.0)
+    monkeypatch.setattr("service.shared._REST_S", 0.0)
     caplog.set_level(logging.WARNING)
 
     async def scenario():
