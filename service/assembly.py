@@ -4,6 +4,7 @@ Importing this module loads neither torch nor faiss.
 """
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from influence.errors import InvalidInput
@@ -40,7 +41,7 @@ def new_attributor(
         InvalidInput: A queue is wanted and no Redis is named.
     """
     if settings.queue:
-        return CachingAttributor(_by_workers(settings), _cache(settings)), None
+        return CachingAttributor(_by_workers(settings, metrics), _cache(settings)), None
     local, versions = new_local_attributor(settings, metrics)
     return CachingAttributor(local, _cache(settings)), versions
 
@@ -69,21 +70,30 @@ def run_worker(settings: Settings) -> None:
 
     Raises:
         InvalidInput: No Redis is named.
+        AddressUnavailable: The port of the metrics is taken.
         AttributionError: Model or index cannot be loaded.
     """
-    redis_url = _redis_url(settings)
-    asyncio.run(_work(settings, redis_url))
+    redis_url, metrics = _redis_url(settings), Metrics()
+    port = settings.metrics_port
+    with nullcontext() if port is None else metrics.exported(settings.host, port):
+        asyncio.run(_work(settings, redis_url, metrics))
 
 
-async def _work(settings: Settings, redis_url: str) -> None:
+async def _work(settings: Settings, redis_url: str, metrics: Metrics) -> None:
     from service.worker import QueueWorker
 
-    attributor, versions = new_local_attributor(settings, Metrics())
+    attributor, versions = new_local_attributor(settings, metrics)
     await attributor.start()
     await versions.start()
     try:
         info = await attributor.wait_loaded()
-        worker = QueueWorker(attributor, redis_url, _terms(settings), concurrency=_JOBS_OF_A_WORKER)
+        worker = QueueWorker(
+            attributor,
+            redis_url,
+            _terms(settings),
+            concurrency=_JOBS_OF_A_WORKER,
+            metrics=metrics,
+        )
         print(f"Whence works on the index {info.index.id}", flush=True)
         await worker.run()
     finally:
@@ -91,10 +101,12 @@ async def _work(settings: Settings, redis_url: str) -> None:
         await attributor.close()
 
 
-def _by_workers(settings: Settings) -> Attributor:
+def _by_workers(settings: Settings, metrics: Metrics) -> Attributor:
     from service.queue import QueueAttributor
 
-    return QueueAttributor(_redis_url(settings), _terms(settings), queue_size=settings.queue_size)
+    return QueueAttributor(
+        _redis_url(settings), _terms(settings), queue_size=settings.queue_size, metrics=metrics
+    )
 
 
 def _redis_url(settings: Settings) -> str:

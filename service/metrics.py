@@ -4,7 +4,8 @@ Times are in seconds, sizes in bytes. A label never holds what a caller made up,
 series is bounded. Importing this module loads neither torch nor faiss.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,8 +15,10 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
     generate_latest,
+    start_http_server,
 )
 
+from influence.errors import AddressUnavailable
 from service.batching import Size
 from service.schemas import AttributeResult, ServiceInfo
 
@@ -53,6 +56,9 @@ class Metrics:
         self.in_flight = gauge("requests_in_flight", "Requests being answered.")
         self.rejected = counter("rejected", "Requests refused, by the kind of problem.", "reason")
         self.queue_depth = gauge("queue_depth", "Attributions that wait for the model.")
+        self.queue_jobs = gauge(
+            "queue_jobs", "Jobs in the queue in Redis, waiting or under way, of all replicas."
+        )
         self.queue_wait_seconds = histogram(
             "queue_wait_seconds", "Waiting for the model, of each attribution.", _SECONDS
         )
@@ -110,6 +116,29 @@ class Metrics:
 
         if torch.cuda.is_available():
             self.gpu_memory_bytes.set_function(torch.cuda.memory_allocated)
+
+    @contextmanager
+    def exported(self, host: str, port: int) -> Iterator[int]:
+        """Tell them at ``http://host:port/metrics`` inside the block, from a thread; the port.
+
+        For a process that serves nothing else.
+
+        Raises:
+            AddressUnavailable: The port is taken, or the address is none of this machine.
+        """
+        try:
+            server, thread = start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise AddressUnavailable(
+                f"The metrics cannot be told on {host}:{port}: {error.strerror or error}. Choose "
+                "another WHENCE_METRICS_PORT or WHENCE_HOST."
+            ) from error
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def exposition(self) -> bytes:
         """All of it, as Prometheus reads it."""

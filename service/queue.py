@@ -18,6 +18,7 @@ from streaq import StreaqError, TaskStatus, Worker
 from influence.errors import AttributionError, NotReady, Overloaded
 from service.attributor import Serving
 from service.jobs import WORKERS, Beat, Job, Terms, error_from_wire, new_queue
+from service.metrics import Metrics
 from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,13 @@ class QueueAttributor:
         redis_url: Where the queue is.
         terms: As of the workers.
         queue_size: Jobs in it, waiting or under way, from which on requests are refused.
+        metrics: Where their number is told.
     """
 
-    def __init__(self, redis_url: str, terms: Terms, *, queue_size: int) -> None:
+    def __init__(
+        self, redis_url: str, terms: Terms, *, queue_size: int, metrics: Metrics | None = None
+    ) -> None:
+        self._metrics = metrics or Metrics()
         self._redis_url = redis_url
         self._queue_size = queue_size
         self._terms = terms
@@ -209,6 +214,7 @@ class QueueAttributor:
                     log.warning("the queue in Redis does not answer: %r", lost.exceptions[0])
                 warned = True
             self._queue, self._job, self._beats = None, None, []
+            self._metrics.queue_jobs.set(math.nan)
             await asyncio.sleep(_REDIS_RETRY_S)
 
     async def _follow(self, queue: Worker[Any]) -> None:
@@ -225,6 +231,7 @@ class QueueAttributor:
             if gone:
                 await queue.redis.srem(WORKERS, gone)
             self._beats = [Beat.model_validate_json(beat) for beat in beats if beat is not None]
+            self._metrics.queue_jobs.set(await queue.queue_size())
             if self._beats:
                 self._seen.set()
             await asyncio.sleep(_POLL_S)

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
         gt=0,
         description="A worker that was silent for so long is dead; its jobs go to others.",
     )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port on which a worker tells its metrics, at its host."
+    )
     cache_bytes: int = Field(
         64 * 2**20,
         ge=0,

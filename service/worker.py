@@ -30,6 +30,7 @@ from service.jobs import (
     error_to_wire,
     new_queue,
 )
+from service.metrics import Metrics
 from service.schemas import AttributeRequest
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class QueueWorker:
         redis_url: Where the queue is.
         terms: As of the API.
         concurrency: Jobs at a time.
+        metrics: Where it is told what is served, and how many jobs there are.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class QueueWorker:
         terms: Terms,
         *,
         concurrency: int,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._attributor = attributor
         self._redis_url = redis_url
         self._terms = terms
@@ -143,7 +147,10 @@ class QueueWorker:
                     seconds_per_request=self._attributor.seconds_per_request,
                 )
             except NotReady:  # draining
+                self._metrics.serves(None)
                 return
+            self._metrics.serves(beat.info)
+            self._metrics.queue_jobs.set(await self._queue.queue_size())
             async with redis.pipeline(transaction=False) as pipe:
                 pipe.sadd(WORKERS, [self._queue.id])
                 pipe.set(name, beat.model_dump_json(), ex=BEAT_TTL_S)

@@ -151,7 +151,7 @@ def test_servers_read_the_index_that_the_indexer_writes():
 
 
 def test_every_setting_that_a_deployment_names_is_one():
-    known = {f"WHENCE_{field.upper()}" for field in Settings.model_fields} | {"WHENCE_QUEUE"}
+    known = {f"WHENCE_{field.upper()}" for field in Settings.model_fields}
     files = [ROOT / "docker-compose.yml", *DOCKERFILES, *(ROOT / "docker/k8s").glob("*.yaml")]
     for path in files:
         assert set(re.findall(r"WHENCE_\w+", path.read_text(encoding="utf-8"))) <= known, path

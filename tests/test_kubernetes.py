@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.metrics import Metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +118,15 @@ def test_workers_are_scaled_by_the_queue():
     deployments = {m["metadata"]["name"] for m in of_kind("Deployment")}
     assert {spec["scaleTargetRef"]["name"] for spec in scaled.values()} == deployments
     (metric,) = scaled["whence-worker"]["metrics"]
-    assert metric["external"]["metric"]["name"] == "whence_queue_depth"
+    name = metric["external"]["metric"]["name"]
+    assert f"# TYPE {name} gauge" in Metrics().exposition().decode()
+    (worker,) = [m for m in of_kind("Deployment") if m["metadata"]["name"] == "whence-worker"]
+    (container,) = pod(worker)["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    (port,) = container["ports"]
+    annotations = worker["spec"]["template"]["metadata"]["annotations"]
+    assert environment["WHENCE_METRICS_PORT"] == annotations["prometheus.io/port"]
+    assert environment["WHENCE_METRICS_PORT"] == str(port["containerPort"])
 
 
 def test_everything_is_closed_to_the_network_but_what_is_named():
