@@ -28,6 +28,18 @@ def owners_entry(body: dict[str, Any], *, time_us: int) -> Pending:
     return Pending("owners", owners_key(sha256_of(said)), time_us, said)
 
 
+def owners_of(result: AttributeResult, *, time_us: int) -> tuple[Pending, dict[str, int]]:
+    """The entry that names the owners of an answer, and their places in the totals."""
+    names = sorted(share.owner or NO_OWNER for share in result.owners)
+    body = {
+        "index": result.index.id,
+        "version": result.index.version,
+        "model": result.model,
+        "names": names,
+    }
+    return owners_entry(body, time_us=time_us), {name: place for place, name in enumerate(names)}
+
+
 def owners_digest(owners: Pending) -> str:
     """What a pending attribution names its owners by."""
     return owners.key.removeprefix(owners_key(""))

@@ -13,11 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 from influence.errors import InvalidInput
-from influence.store import NO_OWNER
 from service.attributor import Answers
-from service.ledger.chain import Pending
 from service.ledger.ledger import Ledger
-from service.ledger.record import attribution_entry, owners_entry
+from service.ledger.record import attribution_entry, owners_of
 from service.ledger.recorder import Recorder
 from service.ledger.schema import ledger_url
 from service.schemas import AttributeRequest, AttributeResult, DocumentResult, ServiceInfo
@@ -114,7 +112,7 @@ class Recorded:
         result = await self._attributor.attribute(asked, request_id=request_id)
         if not self._recording.counts(request):
             return result
-        owners, names = _owners_of(result)
+        owners, names = owners_of(result, time_us=time.time_ns() // 1000)
         entry = attribution_entry(
             request,
             result,
@@ -139,16 +137,3 @@ class Recorded:
     async def info(self) -> ServiceInfo:
         """See `service.attributor.Attributor`."""
         return await self._attributor.info()
-
-
-def _owners_of(result: AttributeResult) -> tuple[Pending, dict[str, int]]:
-    """The entry that names the owners of an answer, and their places in the totals."""
-    names = sorted(share.owner or NO_OWNER for share in result.owners)
-    body = {
-        "index": result.index.id,
-        "version": result.index.version,
-        "model": result.model,
-        "names": names,
-    }
-    owners = owners_entry(body, time_us=time.time_ns() // 1000)
-    return owners, {name: place for place, name in enumerate(names)}
