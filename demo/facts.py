@@ -62,15 +62,8 @@ class FactIndex:
 
     def repeated(self, question: str, answer: str) -> dict[str, set[str]]:
         """The records that an answer repeats, each with the facts that stand in it alone."""
-        return self._look_up(figures(answer) | phrases(answer, question))
-
-    def figures_of(self, answer: str) -> dict[str, set[str]]:
-        """The records whose figures an answer repeats, phrases left aside."""
-        return self._look_up(figures(answer))
-
-    def _look_up(self, facts: set[str]) -> dict[str, set[str]]:
         found: defaultdict[str, set[str]] = defaultdict(set)
-        for fact in facts:
+        for fact in figures(answer) | phrases(answer, question):
             if fact in self._only_in:
                 found[self._only_in[fact]].add(fact)
         return dict(found)

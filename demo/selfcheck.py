@@ -3,37 +3,23 @@
 a. **Own text**: a record's question with the record's text as the answer names that record first,
    in at least 9 of 10.
 b. **Repeated facts**: where an answer that the model gives by itself repeats figures or phrases of
-   exactly one record (the rule is in `demo.facts`), the stretch that repeats it has that record
-   among the first five, in at least 8 of 10. The stretch and not the whole, since a small model
-   often goes on with something else or runs into a loop, which the record has not taught it; how
-   many whole answers name the record is said beside it.
+   exactly one record (the rule is in `demo.facts`), that record is among the first five for the
+   answer, in at least 8 of 10.
 c. **Outside**: for questions that no record has to do with, nothing stands out.
 
-The case: an answer that carries another record's figures. What explains the error is the first
-proponent; that the right record speaks against it shows in the opponents.
+The case: an answer that carries what stands in another record alone (`demo.wrong_answer`).
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from demo.facts import FactIndex, stretch
+from demo.facts import FactIndex
 from demo.records import Record
+from demo.wrong_answer import Attribute, WrongAnswer, describe, explain_wrong_answer
 from indexer.progress import Reporter
 from influence.errors import AttributionError
-from service.schemas import AttributeResult
-
-
-class Attribute(Protocol):
-    """The service's answer for a prompt, a response (or characters of it) and ``top_k``."""
-
-    def __call__(
-        self, prompt: str, response: str, top_k: int, span: tuple[int, int] | None = None
-    ) -> AttributeResult:
-        """Attribute."""
-        ...
-
 
 Generate = Callable[[Sequence[str]], list[str]]  # greedy answers, one for each question
 
@@ -78,25 +64,6 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
-class WrongAnswer:
-    """A generated answer that carries another record's figures, and its explanation.
-
-    ``opponent_rank`` is the place of the record that would have been right among the opponents,
-    None where it is not among the first.
-    """
-
-    question: str
-    answer: str
-    figures: tuple[str, ...]
-    asked: str
-    carries: str
-    first_proponent: str
-    relative_influence: float
-    strongest_opponent: str
-    opponent_rank: int | None
-
-
-@dataclass(frozen=True)
 class SelfCheck:
     """All that the self-check found."""
 
@@ -137,11 +104,7 @@ def self_check(
     order = rng.sample(records, len(records))
     repeats, answers = check_repeats(attribute, generate, order, records, reporter)
     outside = check_outside(attribute, generate, reporter)
-    case = explain_wrong_answer(attribute, answers, records)
-    if case is None:  # the few answers so far were right; some more are asked for
-        asked = order[len(answers) : len(answers) + WRONG_ANSWER_QUESTIONS]
-        given = generate([record.question for record in asked])
-        case = explain_wrong_answer(attribute, list(zip(asked, given, strict=True)), records)
+    case = find_wrong_answer(attribute, generate, answers, order, records)
     found = SelfCheck((own, repeats, outside), case)
     for check in found.checks:
         reporter.note(f"  {check}")
@@ -149,7 +112,7 @@ def self_check(
         for line in describe(found.wrong_answer):
             reporter.note(f"  {line}")
     else:
-        reporter.note("  No answer carried the figures of another record, so none is explained.")
+        reporter.note("  No answer carried what stands in another record, so none is explained.")
     missed = [check for check in found.checks if not check.passed]
     if missed:
         raise SelfCheckFailed(
@@ -192,7 +155,7 @@ def check_repeats(
     facts = FactIndex(records)
     answers: list[tuple[Record, str]] = []
     failures: list[str] = []
-    tried = whole = 0
+    tried = 0
     with reporter.step("Self-check: repeated facts", total=REPEATS, unit="answers") as advance:
         for start in range(0, min(len(order), MOST_QUESTIONS), ROUND):
             asked = order[start : start + ROUND]
@@ -203,9 +166,7 @@ def check_repeats(
                 if len(repeated) != 1 or tried == REPEATS:
                     continue
                 ((expected, by),) = repeated.items()
-                whole += _names(attribute(record.question, answer, TOP), expected)
-                part = stretch(answer, by)
-                hits = attribute(record.question, answer, TOP, part).proponents
+                hits = attribute(record.question, answer, TOP).proponents
                 if expected not in {hit.document_id for hit in hits}:
                     failures.append(
                         f"{record.question!r} -> {answer!r} repeats {sorted(by)[0]!r} of {expected}"
@@ -218,12 +179,27 @@ def check_repeats(
     held = tried - len(failures)
     if tried < REPEATS:
         failures.append(f"only {tried} of {len(answers)} generated answers repeat one record")
-    name = f"the record that an answer repeats is in the top {TOP} (of whole answers: {whole})"
+    name = f"the record that an answer repeats is in the top {TOP}"
     return CheckResult(name, held, REPEATS, REPEATS_IN_TOP, tuple(failures)), answers
 
 
-def _names(result: AttributeResult, document_id: str) -> bool:
-    return any(hit.document_id == document_id for hit in result.proponents)
+def find_wrong_answer(
+    attribute: Attribute,
+    generate: Generate,
+    answers: list[tuple[Record, str]],
+    order: Sequence[Record],
+    records: Sequence[Record],
+) -> WrongAnswer | None:
+    """One among the answers so far, else among those to some more of the questions in order."""
+    case = explain_wrong_answer(attribute, answers, records)
+    last = len(answers) + WRONG_ANSWER_QUESTIONS
+    for start in range(len(answers), min(last, len(order)), ROUND):
+        if case is not None:
+            break
+        asked = order[start : start + ROUND]
+        given = generate([record.question for record in asked])
+        case = explain_wrong_answer(attribute, list(zip(asked, given, strict=True)), records)
+    return case
 
 
 def check_outside(attribute: Attribute, generate: Generate, reporter: Reporter) -> CheckResult:
@@ -247,54 +223,3 @@ def check_outside(attribute: Attribute, generate: Generate, reporter: Reporter) 
         OUTSIDE_SILENT,
         tuple(failures),
     )
-
-
-def explain_wrong_answer(
-    attribute: Attribute, answers: Sequence[tuple[Record, str]], records: Sequence[Record]
-) -> WrongAnswer | None:
-    """The clearest answer with another record's figures; None where the model made no such error.
-
-    The clearest is one whose first proponent is the record that the figures are from, and of these
-    the one with the right record highest among the opponents.
-    """
-    facts = FactIndex(records)
-    cases = []
-    for record, answer in answers:
-        by_record = facts.figures_of(answer)
-        if len(by_record) != 1 or record.id in by_record or not answer:
-            continue
-        ((carries, figures),) = by_record.items()
-        result = attribute(record.question, answer, 10)
-        first = result.proponents[0]
-        opponents = [hit.document_id for hit in result.opponents]
-        case = WrongAnswer(
-            question=record.question,
-            answer=answer,
-            figures=tuple(sorted(figures)),
-            asked=record.id,
-            carries=carries,
-            first_proponent=first.document_id,
-            relative_influence=first.relative_influence,
-            strongest_opponent=opponents[0] if opponents else "",
-            opponent_rank=opponents.index(record.id) + 1 if record.id in opponents else None,
-        )
-        cases.append(case)
-    return min(
-        cases,
-        key=lambda case: (case.first_proponent != case.carries, case.opponent_rank or 99),
-        default=None,
-    )
-
-
-def describe(case: WrongAnswer) -> list[str]:
-    """The case in words, a line each."""
-    place = "not among" if case.opponent_rank is None else f"number {case.opponent_rank} of"
-    return [
-        "A wrong answer, explained:",
-        f"  asked:     {case.question}",
-        f"  answered:  {case.answer}",
-        f"  but {', '.join(case.figures)} stands in {case.carries}",
-        f"  first proponent:    {case.first_proponent} ({case.relative_influence:+.3f})",
-        f"  strongest opponent: {case.strongest_opponent}",
-        f"  the right record, {case.asked}, is {place} the opponents",
-    ]

@@ -8,7 +8,7 @@ from demo.generate import generate_answers
 from influence.model import LoadedModel
 from influence.store import IndexReader
 from service.engine import Engine
-from service.schemas import AttributeRequest, AttributeResult, Span
+from service.schemas import AttributeRequest, AttributeResult
 
 
 class Session:
@@ -35,12 +35,9 @@ class Session:
     ) -> None:
         self._engine.close()
 
-    def attribute(
-        self, prompt: str, response: str, top_k: int, span: tuple[int, int] | None = None
-    ) -> AttributeResult:
+    def attribute(self, prompt: str, response: str, top_k: int) -> AttributeResult:
         """What the service would answer."""
-        part = None if span is None else Span(start=span[0], end=span[1])
-        request = AttributeRequest(prompt=prompt, response=response, top_k=top_k, span=part)
+        request = AttributeRequest(prompt=prompt, response=response, top_k=top_k)
         return self._engine.attribute(request, request_id="self-check")
 
     def generate(self, questions: Sequence[str]) -> list[str]:
