@@ -25,7 +25,7 @@ from evaluation.facts import RELATIONS
 from evaluation.language import LanguageSettings, LanguageTask
 from indexer.build import build_index
 from indexer.progress import Reporter, Silence
-from influence.basis import load_basis
+from influence.basis import basis_of
 from influence.documents import Document
 from influence.encoder import GradientEncoder
 from influence.manifest import IndexSettings
@@ -222,9 +222,7 @@ def _left(reader: IndexReader, dropped: set[str]) -> np.ndarray:
 def _query_vectors(
     reader: IndexReader, model: LoadedModel, queries: Sequence[TokenSequence]
 ) -> np.ndarray:
-    layers = [{"name": one.name, "leader": one.leader} for one in reader.manifest.layers]
-    basis = load_basis(reader.basis_path, reader.manifest.settings.model_dump(), layers)
-    vectors = GradientEncoder(model, basis).vectors(queries, measured=True)
+    vectors = GradientEncoder(model, basis_of(reader)).vectors(queries, measured=True)
     return vectors.numpy().astype(np.float64)
 
 

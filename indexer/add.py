@@ -7,7 +7,7 @@ compared. Whether the basis still suits the corpus is measured (`influence.drift
 import logging
 from pathlib import Path
 
-from indexer.build import BASIS, load_basis_of, surveyed_units
+from indexer.build import BASIS, surveyed_units
 from indexer.calibration import calibrate
 from indexer.corpus import locate_corpus
 from indexer.drift import DRIFT_PASSAGES, has_drifted, mean_outside_share
@@ -15,6 +15,7 @@ from indexer.progress import Reporter
 from indexer.shards import Logged, log_shards
 from indexer.survey import Survey, survey_corpus
 from influence.addition import append_shards
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder
 from influence.errors import BuildConflict, CorpusError, InvalidInput, NumericalError
 from influence.lock import changing, sole_writer
@@ -90,7 +91,7 @@ def add_corpus(
         if not replace:
             _check_ids(reader, corpus, skip_bad_records=skip_bad_records)
         staging = Staging.open(index_dir, plan, restart=restart)
-        encoder = GradientEncoder(loaded, load_basis_of(reader))
+        encoder = GradientEncoder(loaded, basis_of(reader))
         units = surveyed_units(
             corpus, loaded, survey, manifest.settings, skip_bad_records=skip_bad_records
         )

@@ -20,7 +20,7 @@ from indexer.shards import Logged, log_shards
 from indexer.survey import Survey, survey_corpus
 from indexer.units import Units
 from influence.atomic import write_bytes
-from influence.basis import Basis, load_basis, save_basis
+from influence.basis import load_basis, save_basis
 from influence.encoder import GradientEncoder
 from influence.errors import BuildConflict, InvalidInput, NumericalError
 from influence.layers import coverage
@@ -219,15 +219,6 @@ def surveyed_units(
         survey.units,
         size=settings.shard_passages,
         passages=survey.passages,
-    )
-
-
-def load_basis_of(reader: IndexReader) -> Basis:
-    """The basis of an index."""
-    return load_basis(
-        reader.basis_path,
-        reader.manifest.settings.model_dump(),
-        [{"name": layer.name, "leader": layer.leader} for layer in reader.manifest.layers],
     )
 
 

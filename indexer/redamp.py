@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from indexer.build import BASIS, load_basis_of
+from indexer.build import BASIS
 from indexer.calibration import calibrate
 from indexer.progress import Reporter
 from influence.atomic import write_bytes
-from influence.basis import Basis, save_basis
+from influence.basis import Basis, basis_of, save_basis
 from influence.encoder import GradientEncoder
 from influence.lock import changing, sole_writer
 from influence.manifest import (
@@ -88,7 +88,7 @@ def _redamp(
     if settings == manifest.settings:
         reporter.note(f"Version {reader.version} has these dampings already.")
         return reader.version
-    old = load_basis_of(reader)
+    old = basis_of(reader)
     chosen = settings.model_dump()
     new = redamped_basis(old, damping=chosen["damping"], joint_damping=chosen["joint_damping"])
     plan = {

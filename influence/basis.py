@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -26,6 +26,9 @@ from influence.layers import LinearLayer
 from influence.projection import LayerProjection
 from influence.sketch import CountSketch
 from influence.whitening import BlockWhitening, DiagonalWhitening, LowRankWhitening, Whitening
+
+if TYPE_CHECKING:
+    from influence.store import IndexReader
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,16 @@ def load_basis(
         )
         joint = low_rank("joint", float(settings["joint_damping"]))
     return Basis(loaded, damping, settings["dims"], settings["seed"], joint)
+
+
+def basis_of(reader: "IndexReader") -> Basis:
+    """The basis of an index that is open."""
+    manifest = reader.manifest
+    return load_basis(
+        reader.basis_path,
+        manifest.settings.model_dump(),
+        [{"name": layer.name, "leader": layer.leader} for layer in manifest.layers],
+    )
 
 
 def _low_rank_tensors(name: str, whitening: LowRankWhitening) -> dict[str, Tensor]:

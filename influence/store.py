@@ -268,7 +268,7 @@ class IndexReader:
 
     @property
     def basis_path(self) -> Path:
-        """The file for `influence.basis.load_basis`."""
+        """The file for `influence.basis.basis_of`."""
         return self._path("basis.safetensors")
 
     def verify(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from influence.basis import load_basis
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder
 from influence.errors import IndexUnavailable, InvalidInput
 from influence.measurement import EncodedQuery, Query
@@ -81,12 +81,7 @@ class Engine:
         self._wanted_search = search
         self._search_min_recall = search_min_recall
         manifest = reader.manifest
-        basis = load_basis(
-            reader.basis_path,
-            manifest.settings.model_dump(),
-            [{"name": layer.name, "leader": layer.leader} for layer in manifest.layers],
-        )
-        self.encoder = GradientEncoder(loaded, basis)
+        self.encoder = GradientEncoder(loaded, basis_of(reader))
         opened = open_search(
             reader,
             wanted=search,

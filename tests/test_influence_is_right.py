@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from indexer.build import build_index
 from indexer.progress import Silence
-from influence.basis import Basis, LayerBasis, load_basis
+from influence.basis import Basis, LayerBasis, basis_of
 from influence.capture import capture
 from influence.curvature import CovarianceSketch
 from influence.documents import Document
@@ -37,11 +37,6 @@ PLACES = ["north", "south", "east", "west", "war", "peace", "treaty", "people", 
 def _texts(n: int, words: int, *, seed: int = 0) -> list[str]:
     generator = random.Random(seed)
     return [" ".join(generator.choices(KINGS + PLACES, k=words)) for _ in range(n)]
-
-
-def _basis(index) -> Basis:
-    layers = [{"name": e.name, "leader": e.leader} for e in index.manifest.layers]
-    return load_basis(index.basis_path, index.manifest.settings.model_dump(), layers)
 
 
 def _stored(index) -> np.ndarray:
@@ -93,7 +88,7 @@ def test_with_nothing_sketched_the_score_is_that_of_the_dense_inverse_curvature(
     )  # fmt: skip
     assert not index.manifest.is_sketched
     assert index.manifest.fit.passages == len(index) == 24
-    basis = _basis(index)
+    basis = basis_of(index)
     names = [layer.name for layer in basis.layers]
     documents = [index.document(r["id"]) for r in records]
     gradients, of_query, query = _explicit(
@@ -125,7 +120,7 @@ def test_sketched_and_jointly_whitened_the_score_is_that_of_the_dense_d_by_d_sol
     records = [{"id": f"d{i}", "text": text} for i, text in enumerate(_texts(24, 9))]
     index = build(records, small, rank=6, dims=100, damping=0.1, joint_damping=0.5)
     assert index.manifest.is_sketched
-    basis = _basis(index)
+    basis = basis_of(index)
     names = [layer.name for layer in basis.layers]
     gradients, of_query, query = _explicit(
         small, explicit_gradients, names, [Document(r["id"], plain=r["text"]) for r in records]

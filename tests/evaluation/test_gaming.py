@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.gaming import GAMER, GamingStudy
 from evaluation.language import LanguageSettings, LanguageTask
-from influence.basis import load_basis
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder
 from influence.store import IndexReader
 
@@ -47,9 +47,7 @@ def test_a_share_is_that_of_a_plain_loop(task, tmp_path):
     play = study.plays()[-1]
     shares = study.outcome(play, model, tmp_path).shares["positive-share"]
     reader = IndexReader.open(tmp_path / "index")
-    layers = [{"name": one.name, "leader": one.leader} for one in reader.manifest.layers]
-    basis = load_basis(reader.basis_path, reader.manifest.settings.model_dump(), layers)
-    encoder = GradientEncoder(model, basis)
+    encoder = GradientEncoder(model, basis_of(reader))
     parts = []
     for query in play.queries:
         vector = encoder.encode([query], measured=True).vectors[0].double().numpy()

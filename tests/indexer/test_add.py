@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from indexer.add import add_corpus
-from indexer.build import load_basis_of
 from indexer.drift import has_drifted
 from indexer.progress import Silence
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder
 from influence.errors import BuildConflict, CorpusError, IndexBusy, IndexMismatch, InvalidInput
 from influence.lock import sole_writer
@@ -72,7 +72,7 @@ def test_added_rows_are_those_of_the_basis_and_the_old_ones_stay(base, corpus, l
     grown = _add(base, corpus(_records(30, 25)), loaded)
     grown.verify()
     assert grown.document_ids() == [f"d{number}" for number in range(55)]
-    encoder = GradientEncoder(loaded, load_basis_of(base))
+    encoder = GradientEncoder(loaded, basis_of(base))
     passages = [
         passage
         for document in grown.documents()

@@ -13,7 +13,7 @@ from indexer.calibration import calibrate
 from indexer.outside import OUTSIDE
 from indexer.progress import Silence
 from indexer.redamp import redamp_index
-from influence.basis import load_basis
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder
 from influence.errors import IndexMismatch
 from influence.manifest import IndexSettings
@@ -79,9 +79,7 @@ def copied(calibrated, tmp_path) -> Path:
 
 
 def encoder_of(reader, model) -> GradientEncoder:
-    layers = [{"name": layer.name, "leader": layer.leader} for layer in reader.manifest.layers]
-    settings = reader.manifest.settings.model_dump()
-    return GradientEncoder(model, load_basis(reader.basis_path, settings, layers))
+    return GradientEncoder(model, basis_of(reader))
 
 
 def test_it_holds_the_best_scores_of_the_kind_that_rises_highest(calibrated, model):

@@ -10,7 +10,7 @@ import torch
 from indexer.build import build_index
 from indexer.progress import Silence
 from indexer.redamp import redamp_index
-from influence.basis import load_basis
+from influence.basis import basis_of
 from influence.errors import BuildConflict, IndexCorrupt, InvalidInput
 from influence.manifest import IndexSettings
 from influence.redamping import FP16_ROUNDING, rescaled
@@ -37,14 +37,6 @@ def llama(new_llama, tokenizer, as_loaded):
     return as_loaded(new_llama(num_hidden_layers=1), tokenizer)
 
 
-def _basis(reader: IndexReader):
-    return load_basis(
-        reader.basis_path,
-        reader.manifest.settings.model_dump(),
-        [{"name": layer.name, "leader": layer.leader} for layer in reader.manifest.layers],
-    )
-
-
 def _units(reader: IndexReader) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(reader.vector_shards()).astype(np.float32))
 
@@ -55,7 +47,7 @@ def _assert_equal_within_rounding(before: IndexReader, got: IndexReader, want: I
     ``z' = T (z + n e)`` with ``‖e‖ ≤ ε`` is off by ``‖T‖ n ε`` at most, and normalising a vector
     that is off by a share ``s`` moves its direction by ``2 s`` at most.
     """
-    old, new = _basis(before), _basis(got)
+    old, new = basis_of(before), basis_of(got)
     dense = rescaled(torch.eye(before.dims), old, new)  # Tᵀ, but the norm is the same
     stretch = float(torch.linalg.matrix_norm(dense, 2))
     shares = stretch * before.norms * FP16_ROUNDING / want.norms
@@ -69,7 +61,7 @@ def _assert_equal_within_rounding(before: IndexReader, got: IndexReader, want: I
         assert off <= 2 * limit
     # A query is not rounded, but its basis comes from joint vectors in float32.
     probe = torch.randn(6, new.coordinates, generator=torch.Generator().manual_seed(0))
-    exact = _basis(want).whitened(probe)
+    exact = basis_of(want).whitened(probe)
     assert (new.whitened(probe) - exact).norm() < 1e-3 * exact.norm()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from influence.basis import load_basis
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder
 from influence.errors import IndexMismatch, InvalidInput, NotFound, QueryTooLong
 from influence.model import load_model
@@ -23,10 +23,7 @@ def slow(tiny):
     """Influence and relative influence of every row on a query, one inner product at a time."""
     reader = IndexReader.open(tiny.index_dir)
     loaded = load_model(tiny.model_dir, device="cpu")
-    manifest = reader.manifest
-    layers = [{"name": layer.name, "leader": layer.leader} for layer in manifest.layers]
-    basis = load_basis(reader.basis_path, manifest.settings.model_dump(), layers)
-    encoder = GradientEncoder(loaded, basis)
+    encoder = GradientEncoder(loaded, basis_of(reader))
 
     def compute(prompt, response):
         tokens = query_tokens(prompt, response, loaded.tokenizer, max_length=256)
