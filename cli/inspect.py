@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from influence.errors import IndexCorrupt
 from influence.manifest import Quality
 from influence.remote import is_url
 from influence.repair import repair_index
@@ -61,12 +62,16 @@ def verify(
         bool, typer.Option("--repair", help="Make damaged files again that are derived.")
     ] = False,
 ) -> None:
-    """Hash every file of an index against its manifest; at a URL those that are there."""
+    """Hash every file of an index against its manifest; at a URL those that are there.
+
+    Search structures (`whence search-index`) are held against their own records.
+    """
+    from service.search.derived import FOLDER, damaged_structures
+
     if repair:
         if is_url(index):
             raise typer.BadParameter("an index at a URL is pulled first", param_hint="repair")
-        version, repaired = repair_index(Path(index))
-        typer.echo(f"{version}: {', '.join(repaired) or 'nothing'} had to be made again.")
+        _repair(Path(index))
         return
     if is_url(index):
         version, count = verify_remote(index)
@@ -74,4 +79,20 @@ def verify(
         return
     reader = IndexReader.open(Path(index))
     reader.verify()
+    if damaged := damaged_structures(reader):
+        raise IndexCorrupt(
+            f"{' and '.join(f'{FOLDER}/{kind}' for kind in damaged)} of {reader.directory} is not "
+            "what this version's vectors give; a server makes it anew when it starts. Make it now "
+            f"with `whence verify --repair {index}`."
+        )
     typer.echo(f"{reader.version}: {len(reader.manifest.files)} files, all as the manifest says.")
+
+
+def _repair(index_dir: Path) -> None:
+    from service.search.choice import repair_searches
+    from service.search.derived import FOLDER
+
+    version, repaired = repair_index(index_dir)
+    searches = repair_searches(IndexReader.open(index_dir, version))
+    again = (*repaired, *(f"{FOLDER}/{kind}" for kind in searches))
+    typer.echo(f"{version}: {', '.join(again) or 'nothing'} had to be made again.")

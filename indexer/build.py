@@ -156,12 +156,14 @@ def build_index(
             f"{'; '.join(logged.left_out[:3])}. Check that the model's weights are finite."
         )
     with ending(index_dir), changing(index_dir):
-        _check_unchanged(index_dir, refitted)
         if not staging.is_unfinished(plan):  # another process of the crew was here before
             done = published_version(index_dir, plan, hashed=False)
             assert done is not None
-            make_current(index_dir, done)
+            if current_version(index_dir) != done:
+                _check_unchanged(index_dir, refitted)
+                make_current(index_dir, done)
             return done
+        _check_unchanged(index_dir, refitted)
         totals = sum_owners(staging.directory, logged.shards, fitted.basis.vector_dims)
         write_bytes(staging.directory / OWNERS, totals.to_bytes())
         calibration = _calibration(staging, encoder, survey, logged, fitted.settings, reporter)

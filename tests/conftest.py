@@ -3,7 +3,10 @@
 import copy
 import json
 import os
+import signal
+import sys
 import warnings
+from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Programs under test refuse a WHENCE_ variable that they do not know; where processes share the
@@ -269,6 +272,30 @@ def in_child():
 def start_in_child():
     """`start_child` and `end_child`, for a process that is to be killed in between."""
     return start_child, end_child
+
+
+def die_before(operation: int, folder: Path, work) -> None:
+    """Do the work, and die right before so many files of the folder were opened, moved, linked."""
+    done = 0
+
+    def hook(event: str, arguments) -> None:
+        nonlocal done
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link") or (
+            event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
+        if changes and str(arguments[0]).startswith(str(folder)):
+            done += 1
+            if done == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    work()
+
+
+@pytest.fixture(scope="session")
+def die_at():
+    """`die_before`, for a process that is to be killed between two files."""
+    return die_before
 
 
 @pytest.fixture

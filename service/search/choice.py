@@ -19,7 +19,13 @@ from influence.errors import IndexUnavailable, InvalidInput
 from influence.store import IndexReader
 from service.search.backend import Search
 from service.search.candidates import CandidateSearch, sampled_rows
-from service.search.derived import Derived, load_or_build
+from service.search.derived import (
+    KINDS,
+    Derived,
+    damaged_structures,
+    load_or_build,
+    save,
+)
 from service.search.exact import PART_BYTES, ExactSearch, Precision, available_threads
 from service.search.int8 import RESCORED, Int8Search, int8_codes
 from service.search.rabitq import RaBitQ, rabitq_bytes, rabitq_codes
@@ -78,7 +84,7 @@ def open_search(
         from service.search.gpu import open_gpu
 
         return Opened(open_gpu(stored, reader.norms))
-    if kind in ("sq8", "rabitq"):
+    if kind in KINDS:
         search = _inexact(kind, reader, stored, min_recall, threads)
         if search.recall is not None and search.recall >= min_recall:
             return Opened(search)
@@ -91,6 +97,24 @@ def open_search(
         log.warning(notice)
         return Opened(exact, notice)
     return Opened(_exact(kind, reader, memory_bytes, threads))
+
+
+def repair_searches(
+    reader: IndexReader, *, min_recall: float = 0.98, threads: int | None = None
+) -> tuple[str, ...]:
+    """Make the damaged search structures of a version again (`service.search.derived`).
+
+    Returns:
+        The ways to search whose structures were damaged.
+
+    Raises:
+        StorageFull: The folder cannot be written.
+    """
+    stored = StoredRows(reader.vector_shards())
+    damaged = damaged_structures(reader)
+    for kind in damaged:
+        save(reader, kind, _derived(kind, reader, stored, min_recall, threads))
+    return damaged
 
 
 def _sizes(reader: IndexReader) -> dict[str, int]:
@@ -141,35 +165,46 @@ def _exact(kind: str, reader: IndexReader, memory_bytes: int, threads: int | Non
 def _inexact(
     kind: str, reader: IndexReader, stored: StoredRows, min_recall: float, threads: int | None
 ) -> Search:
-    norms = reader.norms
-
-    def opened(derived: Derived) -> Search:
-        if kind == "sq8":
-            return Int8Search(derived.arrays, stored, norms, recall=derived.recall, threads=threads)
-        return CandidateSearch(
-            "rabitq",
-            RaBitQ(derived.arrays, stored.rows, stored.dims, threads=threads),
-            stored,
-            norms,
-            rescored=derived.rescored,
-            recall=derived.recall,
-        )
-
     def build() -> Derived:
-        arrays = int8_codes(stored) if kind == "sq8" else rabitq_codes(stored, norms)
-        queries = own_queries(stored)
-        exact = ExactSearch(reader.vector_shards(), norms, precision="disk", threads=threads)
-        truth = best_by(exact, stored, queries, RECALL_AT)
-        exact.close()
-        measured = Derived(arrays=arrays, rescored=RESCORED, recall=0.0)
-        for width in (RESCORED,) if kind == "sq8" else _WIDTHS:
-            search = opened(measured.model_copy(update={"rescored": width}))
-            found = best_by(search, stored, queries, RECALL_AT)
-            search.close()
-            reached = recall(truth, found)
-            measured = measured.model_copy(update={"rescored": width, "recall": reached})
-            if reached >= min_recall:
-                break
-        return measured
+        return _derived(kind, reader, stored, min_recall, threads)
 
-    return opened(load_or_build(reader, kind, build))
+    return _opened(kind, load_or_build(reader, kind, build), reader, stored, threads)
+
+
+def _opened(
+    kind: str, derived: Derived, reader: IndexReader, stored: StoredRows, threads: int | None
+) -> Search:
+    if kind == "sq8":
+        return Int8Search(
+            derived.arrays, stored, reader.norms, recall=derived.recall, threads=threads
+        )
+    return CandidateSearch(
+        "rabitq",
+        RaBitQ(derived.arrays, stored.rows, stored.dims, threads=threads),
+        stored,
+        reader.norms,
+        rescored=derived.rescored,
+        recall=derived.recall,
+    )
+
+
+def _derived(
+    kind: str, reader: IndexReader, stored: StoredRows, min_recall: float, threads: int | None
+) -> Derived:
+    """Codes of all rows, and how much of the best the search by them finds."""
+    norms = reader.norms
+    arrays = int8_codes(stored) if kind == "sq8" else rabitq_codes(stored, norms)
+    queries = own_queries(stored)
+    exact = ExactSearch(reader.vector_shards(), norms, precision="disk", threads=threads)
+    truth = best_by(exact, stored, queries, RECALL_AT)
+    exact.close()
+    measured = Derived(arrays=arrays, rescored=RESCORED, recall=0.0)
+    for width in (RESCORED,) if kind == "sq8" else _WIDTHS:
+        measured = measured.model_copy(update={"rescored": width})
+        search = _opened(kind, measured, reader, stored, threads)
+        reached = recall(truth, best_by(search, stored, queries, RECALL_AT))
+        search.close()
+        measured = measured.model_copy(update={"recall": reached})
+        if reached >= min_recall:
+            break
+    return measured

@@ -24,6 +24,7 @@ from influence.store import IndexReader
 log = logging.getLogger(__name__)
 
 FOLDER = "search"
+KINDS = ("sq8", "rabitq")  # the ways that derive something
 FORMAT = 1
 _RECORD = "record.json"
 
@@ -60,6 +61,17 @@ def source_sha256(reader: IndexReader) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
+def damaged_structures(reader: IndexReader) -> tuple[str, ...]:
+    """Ways to search whose files are there and are not what a record says of these very vectors."""
+    source = source_sha256(reader)
+    folders = {kind: reader.directory / FOLDER / kind for kind in KINDS}
+    return tuple(
+        kind
+        for kind, folder in folders.items()
+        if folder.exists() and _intact_record(folder, source) is None
+    )
+
+
 def load_or_build(reader: IndexReader, name: str, build: Callable[[], Derived]) -> Derived:
     """Arrays from the index folder, or built now and kept there if it can be written.
 
@@ -79,33 +91,47 @@ def load_or_build(reader: IndexReader, name: str, build: Callable[[], Derived]) 
     )
     built = build()
     try:
-        _save(folder, source, built)
+        save(reader, name, built)
     except StorageFull as error:
         log.warning("the search structure %s is not kept and will be built again: %s", name, error)
     return built
 
 
 def _load(folder: Path, source: str) -> Derived | None:
+    record = _intact_record(folder, source)
+    if record is None:
+        return None
     try:
-        record = Record.model_validate_json((folder / _RECORD).read_bytes())
-    except (OSError, ValidationError):
+        arrays = {
+            name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in record.files
+        }
+    except (OSError, ValueError):
         return None
-    if record.format != FORMAT or record.source_sha256 != source:
-        return None
-    arrays = {}
-    for name, sha256 in record.files.items():
-        path = folder / f"{name}.npy"
-        try:
-            if file_sha256(path) != sha256:
-                log.warning("%s was altered; it is built again", path)
-                return None
-            arrays[name] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError):
-            return None
     return Derived(arrays=arrays, rescored=record.rescored, recall=record.recall)
 
 
-def _save(folder: Path, source: str, built: Derived) -> None:
+def _intact_record(folder: Path, source: str) -> Record | None:
+    """The record, if it is of these vectors and every file has the sha256 that it says."""
+    try:
+        record = Record.model_validate_json((folder / _RECORD).read_bytes())
+        if record.format != FORMAT or record.source_sha256 != source:
+            return None
+        for name, sha256 in record.files.items():
+            if file_sha256(folder / f"{name}.npy") != sha256:
+                log.warning("%s was altered", folder / f"{name}.npy")
+                return None
+    except (OSError, ValidationError):
+        return None
+    return record
+
+
+def save(reader: IndexReader, name: str, built: Derived) -> None:
+    """Keep arrays in the folder of the version; the record last.
+
+    Raises:
+        StorageFull: The folder cannot be written.
+    """
+    folder = reader.directory / FOLDER / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _RECORD).unlink(missing_ok=True)
@@ -117,5 +143,10 @@ def _save(folder: Path, source: str, built: Derived) -> None:
         with replacing(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, array, allow_pickle=False)
         files[name] = file_sha256(path)
-    record = Record(source_sha256=source, files=files, rescored=built.rescored, recall=built.recall)
+    record = Record(
+        source_sha256=source_sha256(reader),
+        files=files,
+        rescored=built.rescored,
+        recall=built.recall,
+    )
     write_bytes(folder / _RECORD, record.model_dump_json(indent=1).encode() + b"\n")

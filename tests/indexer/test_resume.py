@@ -117,25 +117,7 @@ def test_killed_at_random_moments(work, start_in_child, tmp_path):
         killed += _run_to_the_end(start, whole, tmp_path / f"round{round_}", attempt)
 
 
-def _die_at(operation: int, folder: Path, work) -> None:
-    """Do the work, and die right before so many files of the folder were opened, moved, removed."""
-    done = 0
-
-    def hook(event: str, arguments) -> None:
-        nonlocal done
-        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
-            event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        )
-        if changes and str(arguments[0]).startswith(str(folder)):
-            done += 1
-            if done == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    work()
-
-
-def test_killed_at_random_operations_on_files(work, start_in_child, tmp_path):
+def test_killed_at_random_operations_on_files(work, start_in_child, die_at, tmp_path):
     """Most of the time goes into gradients; the dangerous moments lie between two renames."""
     build, start, whole = work
     begin, end = start_in_child
@@ -143,7 +125,7 @@ def test_killed_at_random_operations_on_files(work, start_in_child, tmp_path):
 
     def attempt(folder: Path) -> int:
         operation = chance.randrange(1, 60)
-        code, said = end(*begin(lambda: _die_at(operation, folder, lambda: build(folder))))
+        code, said = end(*begin(lambda: die_at(operation, folder, lambda: build(folder))))
         assert said == ""
         return code
 
@@ -153,7 +135,7 @@ def test_killed_at_random_operations_on_files(work, start_in_child, tmp_path):
         killed += _run_to_the_end(start, whole, tmp_path / f"round{round_}", attempt)
 
 
-def test_killed_at_every_operation_of_publishing(work, start_in_child, tmp_path):
+def test_killed_at_every_operation_of_publishing(work, start_in_child, die_at, tmp_path):
     """From the last shard on: owners, manifest, the renames, CURRENT, and clearing up."""
     build, start, whole = work
     begin, end = start_in_child
@@ -177,7 +159,7 @@ def test_killed_at_every_operation_of_publishing(work, start_in_child, tmp_path)
 
         def attempt(folder: Path, attempts=attempts) -> int:
             at = next(attempts)
-            code, said = end(*begin(lambda: _die_at(at, folder, lambda: build(folder))))
+            code, said = end(*begin(lambda: die_at(at, folder, lambda: build(folder))))
             assert said == ""
             return code
 

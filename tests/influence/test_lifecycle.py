@@ -6,10 +6,8 @@ process that is killed leaves what was before or what was to come, and never any
 what was acknowledged stays.
 """
 
-import os
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -121,29 +119,12 @@ def _assert_holds(reader: IndexReader, model: Model) -> None:
     assert (corpus.documents, corpus.passages) == (len(model), len(reader))
 
 
-def _die_at(operation: int, folder: Path, work) -> None:
-    """Do the work, and die right before so many files of the folder were opened, moved, linked."""
-    done = 0
-
-    def hook(event: str, arguments) -> None:
-        nonlocal done
-        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link") or (
-            event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        )
-        if changes and str(arguments[0]).startswith(str(folder)):
-            done += 1
-            if done == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    work()
-
-
 class Lifecycle(RuleBasedStateMachine):
     """The index, and for each version what it must hold."""
 
     write_index = None  # set by the test
     in_child = None
+    die_at = None
 
     @initialize()
     def begin(self) -> None:
@@ -176,7 +157,8 @@ class Lifecycle(RuleBasedStateMachine):
             work()
             survived = True
         else:
-            code, said = type(self).in_child(lambda: _die_at(die_at, self.index_dir, work))
+            die = type(self).die_at
+            code, said = type(self).in_child(lambda: die(die_at, self.index_dir, work))
             assert said == ""
             assert code in (0, -signal.SIGKILL)
             survived = code == 0
@@ -234,8 +216,9 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(keep=st.integers(0, 3), die_at=DIE)
     def clear(self, keep, die_at) -> None:
         if die_at is not None:
+            die = type(self).die_at
             type(self).in_child(
-                lambda: _die_at(
+                lambda: die(
                     die_at, self.index_dir, lambda: clear_versions(self.index_dir, keep=keep)
                 )
             )
@@ -254,9 +237,10 @@ class Lifecycle(RuleBasedStateMachine):
     [(8, 10), pytest.param(60, 20, marks=pytest.mark.slow)],
     ids=["short", "long"],
 )
-def test_any_sequence_of_changes_killed_anywhere(write_index, in_child, examples, steps):
+def test_any_sequence_of_changes_killed_anywhere(write_index, in_child, die_at, examples, steps):
     machine = type("Machine", (Lifecycle,), {})
     machine.write_index, machine.in_child = staticmethod(write_index), staticmethod(in_child)
+    machine.die_at = staticmethod(die_at)
     run_state_machine_as_test(
         machine,
         settings=settings(
