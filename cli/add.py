@@ -1,13 +1,14 @@
 """`whence add`: more documents for an index that is there."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.folder import Index
+
 
 def add(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Index,
     corpus: Annotated[str, typer.Argument(help="File, folder or dataset of documents.")],
     model: Annotated[
         str | None, typer.Option(help="Folder or name; the one that the index names by default.")

@@ -1,14 +1,15 @@
 """`whence redamp`: other dampings for an index that is built already."""
 
 import math
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.folder import Index
+
 
 def redamp(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Index,
     damping: Annotated[
         float | None,
         typer.Option(help="Fraction of a layer's mean eigenvalue; where nothing was sketched."),

@@ -1,13 +1,14 @@
 """`whence refit`: the basis of an index fitted anew."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.folder import Index
+
 
 def refit(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Index,
     model: Annotated[
         str | None, typer.Option(help="Folder or name; the one that the index names by default.")
     ] = None,

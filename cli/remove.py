@@ -1,16 +1,14 @@
 """`whence remove` and `whence compact`: documents go from the answers, then from the disk."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.folder import Index
 from cli.versions import say_what_was_cleared
 from influence.compaction import compact_index
 from influence.removal import Selection, remove_documents
 from influence.retention import clear_versions
-
-Index = Annotated[Path, typer.Argument(help="The index folder.")]
 
 
 def remove(

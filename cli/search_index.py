@@ -1,13 +1,14 @@
 """`whence search-index`: make what a search needs before the server does."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.folder import Index
+
 
 def search_index(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Index,
     search: Annotated[
         str, typer.Option(help="sq8, rabitq, or the address of a Milvus: milvus://HOST:PORT.")
     ] = "rabitq",

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from cli.folder import Index
+from influence.remote import folder_of
+
 Url = Annotated[str, typer.Argument(help="A URL of fsspec, such as s3://bucket/index.")]
 
 
 def push(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Index,
     url: Url,
 ) -> None:
     """Put the current version of an index at a URL, CURRENT last."""
@@ -26,7 +29,7 @@ def push(
 
 def pull(
     url: Url,
-    out: Annotated[Path, typer.Argument(help="The index folder.")],
+    out: Annotated[Path, typer.Argument(help="The index folder.", parser=folder_of, metavar="OUT")],
 ) -> None:
     """Bring the current version of an index from a URL into a folder.
 

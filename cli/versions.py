@@ -1,13 +1,11 @@
 """`whence versions`, `rollback` and `gc`: what there is, what is served, what stays."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.folder import Index
 from influence.retention import Cleared, clear_versions, list_versions, roll_back
-
-Index = Annotated[Path, typer.Argument(help="The index folder.")]
 
 
 def versions(index: Index) -> None:

@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from influence.manifest import IndexSettings
+from influence.remote import folder_of
 
 
 def _default(name: str) -> Any:
@@ -39,7 +40,9 @@ def _damping(value: str) -> str:
 def index(
     corpus: Annotated[str, typer.Argument(help="File, folder or dataset of documents.")],
     model: Annotated[str, typer.Option(help="The model that was trained on the corpus.")],
-    out: Annotated[Path, typer.Option(help="The index folder.")],
+    out: Annotated[
+        Path, typer.Option(help="The index folder.", parser=folder_of, metavar="FOLDER")
+    ],
     dims: Annotated[
         str,
         typer.Option(help="Numbers of a stored vector: a number, or auto.", callback=_dims),

@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from influence.atomic import replacing, storage_errors
-from influence.errors import IndexCorrupt, IndexUnavailable, StorageUnreachable
+from influence.errors import IndexCorrupt, IndexUnavailable, InvalidInput, StorageUnreachable
 from influence.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 from influence.versions import CURRENT, VERSIONS
 
@@ -28,6 +28,22 @@ _VERSION = re.compile(r"\d{6,}-[0-9a-f]{12}")
 def is_url(location: Path | str) -> bool:
     """Whether an index is elsewhere, rather than in a folder of this machine."""
     return re.match(r"[a-z][a-z0-9+.-]*://", str(location)) is not None
+
+
+def folder_of(location: str) -> Path:
+    """A folder of this machine, for what is done in a folder alone.
+
+    Raises:
+        InvalidInput: It is a URL.
+    """
+    if is_url(location):
+        raise InvalidInput(
+            f"{location} is a URL, and an index is written in a folder: an object store has "
+            "neither the locks nor the renames that keep it whole. Do this in a folder (`whence "
+            f"pull {location} FOLDER`, if the index is at the URL), then `whence push FOLDER "
+            f"{location}`."
+        )
+    return Path(location)
 
 
 class Remote:
