@@ -2,6 +2,7 @@
 
     python -m benchmarks.search                        100,000 random unit vectors of 4,096 numbers
     python -m benchmarks.search --index FOLDER         the vectors of an index (`real_vectors`)
+    python -m benchmarks.search --plot FILE.svg        a picture of the table as well
 
 All ways run in turn, round after round, so that whatever else the machine does hits them alike. A
 single query is timed as a request needs it: the ten best and the ten worst rows. *Read* is how long
@@ -21,9 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.search_plot import Point, plotted
+from influence.atomic import write_bytes
 from influence.store import IndexReader
 from service.search.backend import Search, Sought
-from service.search.candidates import CandidateSearch
+from service.search.candidates import CandidateSearch, sampled_rows
 from service.search.exact import ExactSearch, available_threads
 from service.search.int8 import Int8Search, int8_codes
 from service.search.rabitq import RaBitQ, rabitq_codes
@@ -32,12 +35,13 @@ from service.search.stored import StoredRows
 
 K = 10
 TOGETHER = 32
-CANDIDATES = (400, 1600)  # rows compared again behind one-bit codes
+CANDIDATES = (200, 400, 1600)  # rows compared again behind one-bit codes
 
 
 @dataclass(frozen=True)
 class Way:
-    """One row of the table; ``scanned`` bytes are read for each query."""
+    """One row of the table; ``scanned`` bytes are read for each query, rows compared again and
+    those of the sample for the spread of the scores among them."""
 
     name: str
     search: Search
@@ -76,7 +80,8 @@ def ways(shards: list[np.ndarray], norms: np.ndarray, threads: int) -> list[Way]
     for candidates in CANDIDATES:
         nearest = RaBitQ(codes, stored.rows, stored.dims, threads=threads)
         search = CandidateSearch("rabitq", nearest, stored, norms, rescored=candidates, recall=None)
-        scanned = codes["codes"].nbytes + 2 * (2 * candidates) * stored.dims
+        again = 2 * candidates + len(sampled_rows(stored.rows))
+        scanned = codes["codes"].nbytes + 2 * again * stored.dims
         out.append(Way(f"rabitq, {candidates} again", search, scanned, build_s))
     return out
 
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=available_threads())
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--plot", type=Path, help="an SVG of the table")
     arguments = parser.parse_args()
     if arguments.index:
         reader = IndexReader.open(arguments.index)
@@ -137,6 +143,7 @@ def main() -> None:
     print("| way | bytes scanned a row | build s | p50 ms | p95 ms | of reading | queries/s, "
           "32 together | recall@10 | recall@100 |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
+    points = []
     for way in found:
         times = sorted(single[way.name])
         floor = statistics.median(read) * (2 if way.name == "float32" else 1)
@@ -148,7 +155,11 @@ def main() -> None:
             f"| {TOGETHER / statistics.median(batched[way.name]):.0f} "
             f"| {recalls[0]:.3f} | {recalls[1]:.3f} |"
         )
+        points.append(Point(way.name, way.scanned / stored.rows, 1e3 * p50, recalls[0]))
         way.search.close()
+    if arguments.plot:
+        title = f"{stored.rows:,} rows of {stored.dims:,} numbers: each way and its recall@10"
+        write_bytes(arguments.plot, plotted(points, title).encode())
 
 
 if __name__ == "__main__":

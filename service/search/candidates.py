@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from service.search.backend import NO_ROWS, Found, Side, Sought, stacked
-from service.search.stored import StoredRows
+from service.search.stored import StoredRows, cosines_of
 from service.search.top import top_rows
 
 FEW = 0.1  # share of the rows below which those that a filter leaves are compared one by one
@@ -76,17 +76,13 @@ class CandidateSearch:
         self._nearest, self._stored, self._norms = nearest, stored, norms
         self._rescored = rescored
         self._heaviest = top_rows(norms, rescored)
-        self._sample = stored.take(sampled_rows(self.rows)).astype(np.float16)
+        self._sample = stored.take_stored(sampled_rows(self.rows))
 
     def search(self, queries: Sequence[Sought]) -> list[Found]:
         """Search for several queries at once (`service.search.backend.Search.search`)."""
         vectors = stacked(queries, self.dims)
-        samples = vectors @ self._sample.astype(np.float32).T
         candidates = self._candidates(queries, vectors)
-        return [
-            self._found(query, rows, sample)
-            for query, rows, sample in zip(queries, candidates, samples, strict=True)
-        ]
+        return [self._found(query, rows) for query, rows in zip(queries, candidates, strict=True)]
 
     def _candidates(self, queries: Sequence[Sought], vectors: np.ndarray) -> list[np.ndarray]:
         """For each query the rows to compare."""
@@ -121,7 +117,7 @@ class CandidateSearch:
         k = min(int(np.ceil(wanted / share)), self.rows)
         return None if self._nearest.most is not None and k > self._nearest.most else k
 
-    def _found(self, query: Sought, rows: np.ndarray, sample: np.ndarray) -> Found:
+    def _found(self, query: Sought, rows: np.ndarray) -> Found:
         cosines = self._stored.cosines(rows, query.vector)
         scores = cosines * self._norms[rows] if query.weighted else cosines
 
@@ -133,7 +129,7 @@ class CandidateSearch:
             proponents=side(1),
             opponents=side(-1) if query.opponents else NO_ROWS,
             highest=float(cosines.max(initial=-1.0)),
-            sample=sample,
+            sample=cosines_of(self._sample, query.vector),
         )
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from influence.store import IndexReader
 from service.schemas import Filter
 from service.search.backend import NO_ROWS, Found, Side, Sought, stacked
 from service.search.candidates import sampled_rows
-from service.search.stored import StoredRows
+from service.search.stored import StoredRows, cosines_of
 from service.search.top import top_rows
 
 try:
@@ -122,7 +122,7 @@ class MilvusSearch:
         self._stored = StoredRows(reader.vector_shards())
         self.rows, self.dims = self._stored.rows, self._stored.dims
         self._row_of = {reader.passage(row).id: row for row in range(self.rows)}
-        self._sample = self._stored.take(sampled_rows(self.rows)).astype(np.float16)
+        self._sample = self._stored.take_stored(sampled_rows(self.rows))
 
     def search(self, queries: Sequence[Sought]) -> list[Found]:
         """Search for several queries at once (`service.search.backend.Search.search`).
@@ -131,13 +131,12 @@ class MilvusSearch:
             ValueError: A ranking by influence is asked for.
             IndexUnavailable: Milvus does not answer.
         """
-        vectors = stacked(queries, self.dims)
+        stacked(queries, self.dims)
         if any(query.weighted for query in queries):
             raise ValueError("a search in Milvus ranks by the cosine alone.")
-        samples = vectors @ self._sample.astype(np.float32).T
-        return [self._found(query, sample) for query, sample in zip(queries, samples, strict=True)]
+        return [self._found(query) for query in queries]
 
-    def _found(self, query: Sought, sample: np.ndarray) -> Found:
+    def _found(self, query: Sought) -> Found:
         asked = [query.vector, -query.vector] if query.opponents else [query.vector]
         with _speaking(self._address):
             named = self._client.search(
@@ -156,7 +155,7 @@ class MilvusSearch:
             proponents=proponents,
             opponents=sides[1] if query.opponents else NO_ROWS,
             highest=float(proponents.cosines[0]) if len(proponents.cosines) else -1.0,
-            sample=sample,
+            sample=cosines_of(self._sample, query.vector),
         )
 
     def _side(self, query: Sought, hits: Any, sign: int) -> Side:
