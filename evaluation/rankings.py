@@ -8,8 +8,8 @@ import torch
 from evaluation.embedding import SentenceEncoder, model_folder
 from evaluation.lexical import bm25_scores
 from evaluation.questions import Question
-from indexer.build import load_basis_of
 from indexer.progress import Reporter
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder
 from influence.model import LoadedModel
 from influence.store import IndexReader
@@ -29,7 +29,7 @@ def query_vectors(
     reader: IndexReader, loaded: LoadedModel, questions: Sequence[Question], reporter: Reporter
 ) -> np.ndarray:
     """Vectors of the questions in the basis of the index, ``[Q, D]`` float32."""
-    encoder = GradientEncoder(loaded, load_basis_of(reader))
+    encoder = GradientEncoder(loaded, basis_of(reader))
     vectors = []
     with reporter.step("Asking", total=len(questions), unit="questions") as advance:
         for question in questions:  # alone, as a server answers one that nobody shares a batch with

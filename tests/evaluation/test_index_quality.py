@@ -20,8 +20,8 @@ from evaluation.rankings import (
     query_vectors,
 )
 from evaluation.tail_patch import tail_patch
-from indexer.build import load_basis_of
 from indexer.progress import Silence
+from influence.basis import basis_of
 from influence.encoder import GradientEncoder, LanguageModelLoss
 from influence.errors import CorpusError
 from influence.store import IndexReader
@@ -79,7 +79,7 @@ def test_recall_and_mrr_are_those_counted_by_hand(reader, llama):
 def test_rankings_are_products_with_what_the_encoder_gives(reader, llama):
     questions = own_halves(reader, llama.tokenizer, count=3, seed=1)
     found = influence_rankings(reader, query_vectors(reader, llama, questions, Silence()))
-    encoder = GradientEncoder(llama, load_basis_of(reader))
+    encoder = GradientEncoder(llama, basis_of(reader))
     asked = encoder.vectors([q.tokens for q in questions]).double().numpy()
     rows = encoder.vectors(passage_tokens(reader, llama)).double().numpy()
     influence = asked @ rows.T
