@@ -247,7 +247,7 @@ class Manifest(_Frozen):
         description="Changes since the corpus was indexed; each redamping rounds fp16 once more.",
     )
     calibration: Calibration = Calibration()
-    quality: tuple[Quality, ...] = Field((), description="Measured; empty: not measured.")
+    quality: tuple[Quality, ...] = Field(default=(), description="Measured; empty: not measured.")
     files: dict[str, FileEntry]
 
     @model_validator(mode="before")
