@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "search"
 KINDS = ("sq8", "rabitq")  # the ways that derive something
-FORMAT = 1
+FORMAT = 2
 _RECORD = "record.json"
 
 
