@@ -33,6 +33,22 @@ def methods(task: Task = "all", small: Small = False, out: Out = None, cache: Ca
     run_methods(_tasks(task), small=small, out=out, cache=cache, show=typer.echo)
 
 
+@app.command("brittleness")
+def brittleness(small: Small = False, out: Out = None, cache: Cache = None) -> None:
+    """Remove the first proponents of digits, retrain, and see how many answers break."""
+    from evaluation.run import run_brittleness
+
+    run_brittleness(small=small, out=out, cache=cache, show=typer.echo)
+
+
+@app.command("curation")
+def curation(small: Small = False, out: Out = None, cache: Cache = None) -> None:
+    """Train on the most valuable digits of a noisy set; find wrong labels and poisoned digits."""
+    from evaluation.run import run_curation
+
+    run_curation(small=small, out=out, cache=cache, show=typer.echo)
+
+
 def _tasks(task: str) -> "tuple[Name, ...]":
     from evaluation.trial import NAMES
 

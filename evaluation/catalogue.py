@@ -2,6 +2,7 @@
 
 import math
 
+from evaluation.comparators import Representation, Trak
 from evaluation.methods import (
     Drawn,
     FullGradient,
@@ -40,8 +41,10 @@ def methods_of(task: Name) -> list[Method]:
         chosen.append(Lexical())
     chosen += [
         *REFERENCES,
-        Projected(FULL_EKFAC, _settings(rank=FULL_RANK)),
-        Projected("K-FAC, full size", _settings(rank=FULL_RANK, hessian="kfac")),
+        Projected(FULL_EKFAC, projected(rank=FULL_RANK)),
+        Projected("K-FAC, full size", projected(rank=FULL_RANK, hessian="kfac")),
+        Trak(),
+        Representation(),
         whence(64, UNSKETCHED),
         whence(64, 4096),
         whence(64, 4096, joint=True),
@@ -71,11 +74,12 @@ def whence(rank: int | str, dims: int, *, joint: bool = False, **settings: objec
     dampings = {"dampings": (1.0,)} if settings.get("hessian") == "identity" else {}
     return Projected(
         f"Whence: {', '.join(parts)}",
-        _settings(rank=rank, dims=dims, **settings),
+        projected(rank=rank, dims=dims, **settings),
         joint_dampings=JOINT_DAMPINGS if joint else (math.inf,),
         **dampings,
     )
 
 
-def _settings(**values: object) -> IndexSettings:
+def projected(**values: object) -> IndexSettings:
+    """Settings of an index that is not sketched unless they say so."""
     return IndexSettings.model_validate({"dims": UNSKETCHED, **values})

@@ -134,6 +134,11 @@ class DigitsTask:
         images, _, noisy = self._data
         return DigitsBatch(images[: self.settings.examples], noisy[: self.settings.examples])
 
+    @property
+    def true_labels(self) -> Tensor:
+        """What the training images show, ``[N]``."""
+        return self._data[1][: self.settings.examples]
+
     @cached_property
     def queries(self) -> DigitsBatch:
         """Other images with their true labels."""

@@ -6,6 +6,8 @@ from pathlib import Path
 from evaluation.cache import default_cache_dir
 from evaluation.catalogue import FULL_EKFAC, methods_of
 from evaluation.comparison import Row, compare
+from evaluation.studies import study_brittleness, study_curation
+from evaluation.study_tables import brittleness_table, curation_table
 from evaluation.table import as_json, markdown
 from evaluation.trial import Name, Trial, run_trial
 from indexer.progress import Reporter
@@ -43,12 +45,45 @@ def run_methods(
         _deliver(f"methods-{task}", trial, rows, out, show)
 
 
-def _deliver(name: str, trial: Trial, rows: Sequence[Row], out: Path | None, show: Show) -> None:
-    table = markdown(trial, rows)
+def run_brittleness(
+    *,
+    small: bool,
+    out: Path | None,
+    cache: Path | None,
+    show: Show,
+    reporter: Reporter | None = None,
+) -> None:
+    """What removing proponents does to digits; arguments as `run_methods`."""
+    protocol, curve = study_brittleness(
+        small=small, cache=cache or default_cache_dir(), reporter=reporter or Reporter()
+    )
+    _write("brittleness-digits", brittleness_table(protocol, curve), out, show)
+
+
+def run_curation(
+    *,
+    small: bool,
+    out: Path | None,
+    cache: Path | None,
+    show: Show,
+    reporter: Reporter | None = None,
+) -> None:
+    """What keeping the most valuable digits gives; arguments as `run_methods`."""
+    found = study_curation(
+        small=small, cache=cache or default_cache_dir(), reporter=reporter or Reporter()
+    )
+    _write("curation-digits", curation_table(found), out, show)
+
+
+def _write(name: str, table: str, out: Path | None, show: Show) -> None:
     show(table)
-    if out is None:
-        return
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / f"{name}.md", table.encode())
-    write_bytes(out / f"{name}.json", as_json(trial, rows).encode())
+    if out is not None:
+        with storage_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        write_bytes(out / f"{name}.md", table.encode())
+
+
+def _deliver(name: str, trial: Trial, rows: Sequence[Row], out: Path | None, show: Show) -> None:
+    _write(name, markdown(trial, rows), out, show)
+    if out is not None:
+        write_bytes(out / f"{name}.json", as_json(trial, rows).encode())

@@ -1,0 +1,56 @@
+"""Tables of the studies on the digits, as Markdown."""
+
+from collections.abc import Sequence
+
+from evaluation.brittleness import Drop
+from evaluation.lds import Interval
+from evaluation.studies import Curation
+
+
+def brittleness_table(protocol: str, curve: Sequence[Drop]) -> str:
+    """A line for each ranking, for each ``k`` the drop and the flips."""
+    ks = sorted({drop.k for drop in curve})
+    found = {(drop.ranking, drop.k): drop for drop in curve}
+    head = ["ranking", *(f"{what}, k = {k}" for k in ks for what in ("drop", "flips"))]
+    lines = [protocol, "", _line(head), _rule(head)]
+    for name in dict.fromkeys(drop.ranking for drop in curve):
+        cells = [
+            text
+            for k in ks
+            for text in (_interval(found[name, k].drop), f"{found[name, k].flips:.0%}")
+        ]
+        lines.append(_line([name, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def curation_table(found: Curation) -> str:
+    """A line for each valuation: what training on its shares gave, and the AUCs."""
+    shares = sorted({kept.share for kept in found.kept if kept.share < 1}, reverse=True)
+    whole = next(kept for kept in found.kept if kept.share == 1)
+    head = ["valuation", *(f"{share:.0%} kept: margin, right" for share in shares)]
+    head += ["AUC, wrong labels", "AUC, poisoned"]
+    lines = [
+        found.protocol,
+        f"Trained on everything: margin {_interval(whole.measured)}, right {whole.right:.1%}.",
+        "",
+        _line(head),
+        _rule(head),
+    ]
+    for name, auc in found.flipped_auc.items():
+        of_name = {kept.share: kept for kept in found.kept if kept.valuation == name}
+        cells = [f"{_interval(of_name[s].measured)}, {of_name[s].right:.1%}" for s in shares]
+        cells += [f"{auc:.3f}", f"{found.poisoned_auc[name]:.3f}"]
+        lines.append(_line([name, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(head: Sequence[str]) -> str:
+    return _line(["---", *["---:"] * (len(head) - 1)])
