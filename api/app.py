@@ -16,10 +16,14 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
 from api.page import add_page
-from api.routes import attribute, documents, indexes, probes, usage, valuations
+from api.routes import attribute, attributions, documents, indexes, probes, usage, valuations
+from api.routes import chat as completions
 from api.tracing import add_tracing
 from service.attributor import Attributor
 from service.audit import AuditLog
+from service.cache import MemoryCache
+from service.chat.chat import Chat
+from service.exchanges import Exchanges
 from service.hidden import Hidden
 from service.keys import KeyRing
 from service.ledger.recorded import Recording
@@ -29,6 +33,8 @@ from service.versions import ServedVersions
 
 MAX_BODY_BYTES = 5_000_000
 REQUEST_TIMEOUT_S = 60.0
+_EXCHANGES_BYTES = 8 * 2**20  # where nothing else is said
+_EXCHANGES_TTL_S = 3600.0
 
 
 def create_app(
@@ -38,6 +44,8 @@ def create_app(
     rates: Rates | None = None,
     versions: ServedVersions | None = None,
     recording: Recording | None = None,
+    chat: Chat | None = None,
+    exchanges: Exchanges | None = None,
     local_only: bool = False,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -57,6 +65,8 @@ def create_app(
         versions: Follows and changes the index that the attributor answers from; None: it is
             the business of others.
         recording: The ledger, which answers are in before they leave; None: there is none.
+        chat: Writes answers; None: this server does not chat.
+        exchanges: What was asked lately, to be attributed by its request id.
         local_only: Answer only under a name of this machine, since there are no keys.
         request_timeout_s: After which an attribution is given up; a caller may ask for less.
         max_body_bytes: Largest request body.
@@ -79,6 +89,8 @@ def create_app(
         yield
         if versions is not None:
             await versions.close()
+        if chat is not None:
+            await chat.close()
         await attributor.close()
         await rates.close()
         if recording is not None:  # after the last answer
@@ -97,6 +109,10 @@ def create_app(
     app.state.attributor = attributor
     app.state.versions = versions
     app.state.recording = recording
+    app.state.chat = chat
+    app.state.exchanges = exchanges or Exchanges(
+        MemoryCache(_EXCHANGES_BYTES), ttl_s=_EXCHANGES_TTL_S
+    )
     app.state.request_timeout_s = request_timeout_s
     app.state.hidden = hidden or Hidden(None, None)
     app.state.rates = rates
@@ -117,7 +133,9 @@ def create_app(
     app.add_middleware(Observing, metrics=app.state.metrics)
     app.add_middleware(RequestId)
     flush_traces = add_tracing(app)  # added last: outermost
-    for routes in (attribute, documents, indexes, probes, usage, valuations):
+    for routes in (
+        *(attribute, attributions, completions, documents, indexes, probes, usage, valuations),
+    ):
         app.include_router(routes.router)
     add_page(app)
     return app

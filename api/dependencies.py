@@ -9,6 +9,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from influence.errors import NotFound
 from service.access import Access, Seen
 from service.attributor import Attributor
+from service.chat.attributed import AttributedChat
+from service.chat.chat import Chat
+from service.exchanges import Exchanges
 from service.keys import Scope
 from service.ledger.recorded import Recorded, Recording
 from service.rates import Rates
@@ -97,9 +100,38 @@ def _timeout_s(
     return longest if x_request_timeout_ms is None else min(x_request_timeout_ms / 1e3, longest)
 
 
+def _chat(request: Request) -> Chat:
+    chat: Chat | None = request.app.state.chat
+    if chat is None:
+        raise NotFound(
+            "This server does not chat: its workers have the model, or it was told to write no "
+            "answers at once. Set WHENCE_CHAT_UPSTREAM to a server that writes them."
+        )
+    return chat
+
+
+def _exchanges(request: Request) -> Exchanges:
+    return request.app.state.exchanges
+
+
 RatesDep = Annotated[Rates, Depends(_rates)]
 VersionsDep = Annotated[ServedVersions, Depends(_versions)]
 AttributorDep = Annotated[Seen, Depends(_seen)]
 TimeoutDep = Annotated[float, Depends(_timeout_s)]
+ExchangesDep = Annotated[Exchanges, Depends(_exchanges)]
+ChatDep = Annotated[Chat, Depends(_chat)]
+
+
+def _attributed_chat(
+    chat: ChatDep,
+    attributor: AttributorDep,
+    exchanges: ExchangesDep,
+    access: ReaderDep,
+    timeout_s: TimeoutDep,
+) -> AttributedChat:
+    return AttributedChat(chat, attributor, exchanges, access, timeout_s=timeout_s)
+
+
+AttributedChatDep = Annotated[AttributedChat, Depends(_attributed_chat)]
 # Asks for the scope admin, and writes to the audit log what is done with it.
 AdministratorDep = Annotated[Access, Depends(_administrator)]

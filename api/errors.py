@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Mount
@@ -31,6 +31,9 @@ from influence.errors import (
     ServiceUnavailable,
     StorageFull,
     Unauthenticated,
+    Unsupported,
+    UpstreamRefused,
+    UpstreamUnavailable,
 )
 from service.schemas import Problem
 
@@ -44,6 +47,8 @@ STATUS: dict[type[Exception], int] = {
     Forbidden: 403,
     Overloaded: 429,
     RateLimited: 429,
+    UpstreamUnavailable: 502,
+    UpstreamRefused: 502,  # where its own status says less
     KeysUnavailable: 503,
     DeadlineExceeded: 504,
     ListUnavailable: 503,
@@ -98,8 +103,15 @@ async def _gone(_request: Request, _error: Exception) -> Response:
 
 def error_response(request: Request, error: AttributionError) -> Response:
     """An error of ours as a problem document, with the headers that belong to it."""
+    if isinstance(error, UpstreamRefused) and error.status >= 400:
+        return JSONResponse(error.body, error.status)
     return problem(
-        request, status_of(error), str(error), kind=type(error).__name__, headers=_headers(error)
+        request,
+        status_of(error),
+        str(error),
+        kind=type(error).__name__,
+        headers=_headers(error),
+        parameter=error.parameter if isinstance(error, Unsupported) else None,
     )
 
 
@@ -127,7 +139,12 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     more = len(found) - _SHOWN_ERRORS
     rest = [f"{more} more."] if more > 0 else []
     detail = " ".join([*found[:_SHOWN_ERRORS], *rest])
-    return problem(request, status_of(error), detail, kind="InvalidRequest")
+    parameter = _path_of(error.errors()[0]) or None
+    return problem(request, status_of(error), detail, kind="InvalidRequest", parameter=parameter)
+
+
+def _path_of(error: dict[str, Any]) -> str:
+    return ".".join(str(part) for part in error["loc"] if part != "body")[:_SHOWN_NAME]
 
 
 def _as_sentence(error: dict[str, Any]) -> str:
@@ -136,7 +153,7 @@ def _as_sentence(error: dict[str, Any]) -> str:
         return f"The body is not JSON: {error['ctx']['error']} at character {error['loc'][-1]}."
     if error["loc"] == ("body",) and error["type"] in ("missing", "model_attributes_type"):
         return "The body is no JSON object. Send one, with Content-Type: application/json."
-    path = ".".join(str(part) for part in error["loc"] if part != "body")[:_SHOWN_NAME]
+    path = _path_of(error)
     message = error["msg"].removeprefix("Value error, ")
     return f"{path or 'The body'}: {message[:1].lower()}{message[1:]}."
 

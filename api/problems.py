@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the one shape in which a failure leaves the API."""
+"""Problem documents (RFC 9457): the shape in which a failure leaves the API, but for `/v1/`."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from http import HTTPStatus
 from fastapi import Request
 from fastapi.responses import Response
 
+from api.openai import PREFIX, openai_failure, openai_status
 from service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -21,6 +22,7 @@ def problem(
     *,
     kind: str | None = None,
     headers: Mapping[str, str] | None = None,
+    parameter: str | None = None,
 ) -> Response:
     """A problem document as a response.
 
@@ -30,12 +32,17 @@ def problem(
         detail: What happened and what to do; what a caller sent may be part of it.
         kind: Name of the failure, such as ``QueryTooLong``; the status itself when None.
         headers: Further headers.
+        parameter: What of the request it is about, where that is known.
     """
     body = document(status, detail, kind=kind, request_id=request.state.request_id)
     request.state.problem = body.title.lower().replace(" ", "-")  # for metrics and logs
+    told, media_type = body.model_dump(), MEDIA_TYPE
+    if request.url.path.startswith(PREFIX):
+        status, media_type = openai_status(status), "application/json"
+        told = openai_failure(status, body.detail, kind=kind, parameter=parameter)
     # ASCII, since a caller's text may hold half a surrogate pair, which no UTF-8 can carry.
-    content = json.dumps(body.model_dump()).encode("ascii")
-    return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    content = json.dumps(told).encode("ascii")
+    return Response(content, status, headers=dict(headers or {}), media_type=media_type)
 
 
 def document(status: int, detail: str, *, kind: str | None, request_id: str) -> Problem:

@@ -8,7 +8,7 @@ import uvicorn
 from api.app import create_app
 from api.authentication import is_loopback
 from influence.errors import AddressUnavailable, InvalidInput
-from service.assembly import new_attributor, new_rates
+from service.assembly import assemble, new_rates
 from service.audit import AuditLog
 from service.hidden import Hidden
 from service.keys import KeyRing
@@ -90,13 +90,15 @@ async def _serve(
     recording: Recording | None,
 ) -> None:
     metrics = Metrics()
-    attributor, versions = new_attributor(settings, metrics)
+    parts = assemble(settings, metrics)
     app = create_app(
-        attributor,
+        parts.attributor,
         keys=keys,
         rates=new_rates(settings),
-        versions=versions,
+        versions=parts.versions,
         recording=recording,
+        chat=parts.chat,
+        exchanges=parts.exchanges,
         local_only=settings.no_auth,
         request_timeout_s=settings.request_timeout_s,
         max_body_bytes=settings.max_body_bytes,
@@ -110,7 +112,7 @@ async def _serve(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    loading = asyncio.create_task(attributor.wait_loaded())
+    loading = asyncio.create_task(parts.attributor.wait_loaded())
     await asyncio.wait([serving, loading], return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():  # told to stop before it was loaded
         loading.cancel()

@@ -4,6 +4,7 @@
     ├── InvalidInput            the caller sent something that cannot be attributed
     │   ├── CorpusError         a corpus, or one record of it, cannot be read
     │   ├── QueryTooLong        prompt + response exceed the model's context
+    │   ├── Unsupported         a parameter of a chat that this server does not know
     │   └── UnknownLayers       a layer pattern matches nothing
     ├── NotFound                a document or index that does not exist
     ├── ModelUnavailable        a model folder cannot be loaded
@@ -15,8 +16,11 @@
     ├── ServiceUnavailable      the service cannot answer now
     │   ├── NotReady            it is loading, or shutting down
     │   ├── Overloaded          too many requests are waiting
+    │   │   └── TooManyAnswers  as many answers are being written as may be at once
+    │   ├── UpstreamUnavailable the server that writes the answers cannot be reached
     │   ├── RateLimited         a key has asked more often than it may
     │   └── DeadlineExceeded    the answer took longer than the caller would wait
+    ├── UpstreamRefused         the server that writes the answers refused, in its own words
     ├── Unauthenticated         no API key, or one that is not valid
     ├── Forbidden               the key may not do this
     ├── KeysUnavailable         the file of API keys cannot be read
@@ -33,6 +37,8 @@
 Importing this module loads neither torch nor faiss.
 """
 
+from typing import Any
+
 
 class AttributionError(Exception):
     """Base of every error raised on purpose; its message is fit for the person who asked."""
@@ -48,6 +54,14 @@ class CorpusError(InvalidInput):
 
 class QueryTooLong(InvalidInput):
     """Prompt and response together exceed the model's context."""
+
+
+class Unsupported(InvalidInput):
+    """A chat asks for something that this server does not do; ``parameter`` names it."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class UnknownLayers(InvalidInput):
@@ -110,6 +124,31 @@ class Overloaded(ServiceUnavailable):
             f"{retry_after_s} seconds.",
             retry_after_s=retry_after_s,
         )
+
+
+class TooManyAnswers(Overloaded):
+    """As many answers are being written as this server writes at once."""
+
+    def __init__(self, *, at_once: int, retry_after_s: int) -> None:
+        ServiceUnavailable.__init__(
+            self,
+            f"This server writes {at_once} answers at once, and all of them are under way. Ask "
+            f"again in about {retry_after_s} seconds.",
+            retry_after_s=retry_after_s,
+        )
+
+
+class UpstreamUnavailable(ServiceUnavailable):
+    """The server that writes the answers cannot be reached, or does not speak as it should."""
+
+
+class UpstreamRefused(AttributionError):
+    """The server that writes the answers refused; ``status`` and ``body`` are its own."""
+
+    def __init__(self, status: int, message: str, *, body: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
 
 
 class RateLimited(ServiceUnavailable):

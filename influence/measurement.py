@@ -22,11 +22,13 @@ influences differ, for the margin by the factor ``1/(1 - p)``.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from influence.documents import Message
 from influence.encoder import GradientEncoder
 from influence.errors import InvalidInput
 from influence.tokens import TokenSequence, query_tokens
@@ -103,6 +105,7 @@ class Query:
         measurement: str = "loss",
         span: tuple[int, int] | None = None,
         alternative: str | None = None,
+        context: Sequence[Message] = (),
     ) -> "Query":
         """From texts.
 
@@ -116,6 +119,7 @@ class Query:
             alternative: For ``contrast``, the response rather than which this one was given. With a
                 span it must be the response with nothing but the span replaced, and what stands in
                 its place is what the span is compared with.
+            context: What was said before the prompt.
 
         Raises:
             InvalidInput: An unknown measurement, an alternative where none belongs or none where
@@ -128,7 +132,8 @@ class Query:
             raise InvalidInput(
                 f"{measurement!r} is no measurement; choose one of {', '.join(MEASUREMENTS)}."
             )
-        sequences = [query_tokens(prompt, response, tokenizer, max_length=max_length, span=span)]
+        read = partial(query_tokens, prompt, max_length=max_length, context=context)
+        sequences = [read(response, tokenizer, span=span)]
         if chosen.needs_alternative:
             if alternative is None:
                 raise InvalidInput(
@@ -136,9 +141,7 @@ class Query:
                     "none was given; send an alternative."
                 )
             other = _replaced_span(response, alternative, span)
-            sequences.append(
-                query_tokens(prompt, alternative, tokenizer, max_length=max_length, span=other)
-            )
+            sequences.append(read(alternative, tokenizer, span=other))
         elif alternative is not None:
             raise InvalidInput(
                 f"The measurement {measurement} has no use for an alternative; choose contrast, "

@@ -18,7 +18,7 @@ nothing to be predicted from.
 Importing this module loads neither torch nor transformers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -129,6 +129,7 @@ def query_tokens(
     *,
     max_length: int,
     span: tuple[int, int] | None = None,
+    context: Sequence[Message] = (),
 ) -> TokenSequence:
     """A prompt and its response as the model read and wrote them, up to the response's last token.
 
@@ -142,6 +143,7 @@ def query_tokens(
         tokenizer: The model's own.
         max_length: The model's context, in tokens.
         span: Characters [start, end) of the response to explain; all of it when None.
+        context: What was said before the prompt; read, and never explained.
 
     Raises:
         InvalidInput: Empty prompt or response, a span outside the response, a span without a token,
@@ -158,7 +160,7 @@ def query_tokens(
             f"The span {start} to {end} is not within the response of {len(response)} characters; "
             "send 0 <= start < end <= its length."
         )
-    messages = (Message("user", prompt), Message("assistant", response))
+    messages = (*context, Message("user", prompt), Message("assistant", response))
     encoding = _encode(Document(id="", messages=messages), tokenizer, "the query")
     length = max((t + 1 for t, inside in enumerate(encoding.in_target_text) if inside), default=0)
     if length > max_length:
@@ -166,11 +168,12 @@ def query_tokens(
             f"Prompt and response have {length} tokens and the model reads at most {max_length}; "
             "shorten one of them."
         )
-    shown = len(prompt) + len(SEPARATOR)
+    shown = sum(len(message.content) + len(SEPARATOR) for message in messages[:-1])
     targets: list[bool] = []
     offsets: list[tuple[int, int]] = []
     for t in range(length):
-        if encoding.in_target_text[t]:
+        # What the assistant said before is in a target text as well, one of the context.
+        if encoding.in_target_text[t] and encoding.offsets[t][0] >= shown:
             first, last = (edge - shown for edge in encoding.offsets[t])
             offsets.append((first, last))
             targets.append(t > 0 and _overlap(first, last, start, end))

@@ -5,12 +5,16 @@ Importing this module loads neither torch nor faiss.
 
 import asyncio
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from influence.errors import InvalidInput
 from service.attributor import Attributor
 from service.cache import Cache, MemoryCache, RedisCache
 from service.caching import CachingAttributor
+from service.chat.chat import Chat
+from service.chat.local import LocalChat
+from service.exchanges import Exchanges
 from service.local import LocalAttributor
 from service.metrics import Metrics
 from service.rates import OwnRates, Rates
@@ -25,25 +29,40 @@ if TYPE_CHECKING:
 _JOBS_OF_A_WORKER = 32
 
 
-def new_attributor(
-    settings: Settings, metrics: Metrics
-) -> tuple[Attributor, ServedVersions | None]:
-    """What a server answers with, its cache in front, and what follows its index.
+@dataclass(frozen=True)
+class Parts:
+    """What a server is made of.
+
+    Attributes:
+        attributor: Answers, its cache in front.
+        versions: Follow its index; None where workers do.
+        chat: Writes answers; None: nobody does.
+        exchanges: What was asked lately.
+    """
+
+    attributor: Attributor
+    versions: ServedVersions | None
+    chat: Chat | None
+    exchanges: Exchanges
+
+
+def assemble(settings: Settings, metrics: Metrics) -> Parts:
+    """What a server of these settings is made of; nothing is loaded yet.
 
     Args:
         settings: Of the deployment.
         metrics: Where it is counted.
 
-    Returns:
-        The attributor; and the versions of its index, None where workers follow it.
-
     Raises:
         InvalidInput: A queue is wanted and no Redis is named.
     """
+    cache = _cache(settings)
+    exchanges = Exchanges(cache, ttl_s=settings.cache_ttl_s)
     if settings.queue:
-        return CachingAttributor(_by_workers(settings, metrics), _cache(settings)), None
+        attributor = CachingAttributor(_by_workers(settings, metrics), cache)
+        return Parts(attributor, None, _chat(settings, None), exchanges)
     local, versions = new_local_attributor(settings, metrics)
-    return CachingAttributor(local, _cache(settings)), versions
+    return Parts(CachingAttributor(local, cache), versions, _chat(settings, local), exchanges)
 
 
 def new_local_attributor(
@@ -122,6 +141,21 @@ def _terms(settings: Settings) -> "Terms":
     from service.jobs import Terms
 
     return Terms(settings.request_timeout_s, settings.worker_dead_after_s)
+
+
+def _chat(settings: Settings, local: LocalAttributor | None) -> Chat | None:
+    at_once = settings.chat_at_once
+    if at_once == 0:
+        return None
+    if settings.chat_upstream is not None:
+        from service.chat.upstream import UpstreamChat
+
+        secret = settings.chat_upstream_key
+        key = None if secret is None else secret.get_secret_value()
+        return UpstreamChat(settings.chat_upstream, key=key, at_once=at_once)
+    if local is None:
+        return None
+    return LocalChat(local, at_once=at_once, max_tokens=settings.chat_max_tokens)
 
 
 def _cache(settings: Settings) -> Cache:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from influence.documents import Message
 from influence.encoder import GradientEncoder
 from influence.errors import NumericalError
 from influence.measurement import EncodedQuery, Query, encode_queries
@@ -35,6 +36,7 @@ def query_of(request: AttributeRequest, loaded: LoadedModel, *, max_tokens: int)
         measurement=request.measurement,
         span=(request.span.start, request.span.end) if request.span else None,
         alternative=request.alternative,
+        context=[Message(turn.role, turn.content) for turn in request.context or ()],
     )
 
 

@@ -39,6 +39,7 @@ from service.schemas import (
 )
 from service.search.choice import open_search
 from service.texts import Texts
+from service.turns import Turns
 
 _WARM_UP = AttributeRequest(prompt="What is this?", response="A first question.", top_k=1)
 
@@ -53,6 +54,7 @@ class Engine:
         search: How to search.
         search_min_recall: Recall@10 below which every row is compared instead.
         max_query_tokens: Most tokens of a query; as many as the model reads when None.
+        turns: Of the model, where others have it as well.
 
     Raises:
         IndexMismatch: The index was built from another model or tokenizer.
@@ -68,6 +70,7 @@ class Engine:
         search: str = "auto",
         search_min_recall: float = 0.98,
         max_query_tokens: int | None = None,
+        turns: Turns | None = None,
     ) -> None:
         check_built_from(reader, loaded)
         if len(reader) == 0:
@@ -76,6 +79,7 @@ class Engine:
             )
         self.reader = reader
         self.loaded = loaded
+        self.turns = turns or Turns()
         self.max_query_tokens = max_query_tokens or loaded.context_length
         self._search_memory_bytes = search_memory_bytes
         self._wanted_search = search
@@ -157,6 +161,7 @@ class Engine:
             search=self._wanted_search,
             search_min_recall=self._search_min_recall,
             max_query_tokens=self.max_query_tokens,
+            turns=self.turns,
         )
 
     def warm_up(self) -> None:
@@ -202,7 +207,8 @@ class Engine:
             For each request its answer, or the error that is its own.
         """
         begun = time.perf_counter()
-        encoded = encode_each(self.encoder, [one.query for one in asked])
+        with self.turns.one():
+            encoded = encode_each(self.encoder, [one.query for one in asked])
         with_gradient = time.perf_counter()
         found = [one for one in encoded if not isinstance(one, Exception)]
         requests = [
@@ -243,9 +249,10 @@ class Engine:
         explained = None
         if request.explain:
             rows = [hit[0] for hit in (*ranked.proponents, *ranked.opponents)]
-            explained = explain_rows(
-                self.encoder, self.reader, self.texts, asked.query, encoded, rows
-            )
+            with self.turns.one():
+                explained = explain_rows(
+                    self.encoder, self.reader, self.texts, asked.query, encoded, rows
+                )
         explained_at = time.perf_counter()
         proponents = self.texts.hits(ranked.proponents, explained)
         opponents = self.texts.hits(ranked.opponents, explained)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from influence.errors import AttributionError, NotReady, Overloaded
 from service.attributor import Serving
@@ -26,6 +26,8 @@ from service.schemas import AttributeRequest, AttributeResult, DocumentResult, S
 
 if TYPE_CHECKING:
     from service.engine import Asked, Engine
+
+Read = TypeVar("Read")
 
 log = logging.getLogger(__name__)
 
@@ -161,13 +163,14 @@ class LocalAttributor:
             accepted_at = time.perf_counter()
             self._in_tokenizer += 1
             try:
-                loop = asyncio.get_running_loop()
-                asked = await loop.run_in_executor(
-                    self._tokenizer, lambda: engine.read(request, request_id=request_id)
-                )
+                asked = await self.in_tokenizer(lambda: engine.read(request, request_id=request_id))
             finally:
                 self._in_tokenizer -= 1
             return await self._batcher.submit(_Accepted(engine, asked, accepted_at), asked.size)
+
+    async def in_tokenizer(self, read: Callable[[], Read]) -> Read:
+        """What needs the tokenizer, in its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizer, read)
 
     @contextmanager
     def _place(self) -> "Iterator[Engine]":
@@ -175,11 +178,11 @@ class LocalAttributor:
         free = self.waiting == 0 and not self._batcher.busy
         if self.waiting >= self._queue_size and not free:
             raise Overloaded(waiting=self.waiting, retry_after_s=self._seconds_for_queue())
-        with self._engine_in_use() as engine:
+        with self.engine_in_use() as engine:
             yield engine
 
     @contextmanager
-    def _engine_in_use(self) -> "Iterator[Engine]":
+    def engine_in_use(self) -> "Iterator[Engine]":
         """The engine that answers now; it stays open inside the block, even if it is replaced."""
         engine = self._ready_engine()
         self._users[engine] += 1
@@ -208,7 +211,7 @@ class LocalAttributor:
             NotReady: Loading or draining.
             AttributionError: It cannot be opened or does not answer; the present one goes on.
         """
-        with self._engine_in_use() as present:
+        with self.engine_in_use() as present:
             following = await asyncio.to_thread(open_next, present)
             try:
                 # In the model's thread: two engines never take gradients of one model at once.
@@ -253,7 +256,7 @@ class LocalAttributor:
     async def document(self, document_id: str) -> DocumentResult:
         """A document of the index, read in a thread of its own: it need not wait for the model."""
         loop = asyncio.get_running_loop()
-        with self._engine_in_use() as engine:
+        with self.engine_in_use() as engine:
             return await loop.run_in_executor(self._reader, engine.document, document_id)
 
     async def info(self) -> ServiceInfo:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from influence.manifest import Quality
+from service.context import Context
 from service.parts import HitExplanation, TokenInfluence
 from service.problem import Problem
 from service.usage import Usage
@@ -87,6 +88,7 @@ class AttributeRequest(_Schema):
         description="The answer to attribute, exactly as the model gave it.",
         examples=["The population of Egypt is 111,247,248."],
     )
+    context: Context = None
     top_k: int = Field(
         default=10,
         ge=1,

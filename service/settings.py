@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, ByteSize, Field, StringConstraints, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from influence.errors import InvalidInput
@@ -142,6 +149,16 @@ class Settings(BaseSettings):
     ledger_texts: bool = Field(
         False, description="Whether the ledger keeps prompts and responses, which can be erased."
     )
+    chat_upstream: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="A server of the OpenAI API that writes the answers of the chat, http://…/v1.",
+    )
+    chat_upstream_key: SecretStr | None = Field(None, description="Its API key.")
+    chat_at_once: int = Field(
+        4, ge=0, description="Answers that are written at the same time; 0: no chat."
+    )
+    chat_max_tokens: int = Field(1024, gt=0, description="Most tokens of an answer of the chat.")
     max_body_bytes: int = Field(5_000_000, gt=0, description="Largest request body.")
 
 

@@ -24,6 +24,7 @@ Result = TypeVar("Result", bound=BaseModel)
 class Options(TypedDict, total=False):
     """What may be asked besides prompt and response; see `service.schemas.AttributeRequest`."""
 
+    context: Sequence[Mapping[Literal["role", "content"], str]]
     top_k: int
     ranking: Ranking
     span: Mapping[Literal["start", "end"], int]

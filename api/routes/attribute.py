@@ -2,7 +2,14 @@
 
 from fastapi import APIRouter, Request
 
-from api.dependencies import AttributorDep, RatesDep, ReaderDep, RequestIdDep, TimeoutDep
+from api.dependencies import (
+    AttributorDep,
+    ExchangesDep,
+    RatesDep,
+    ReaderDep,
+    RequestIdDep,
+    TimeoutDep,
+)
 from api.errors import documented, problem_of
 from api.patience import while_awaited
 from service.many import attribute_each
@@ -21,13 +28,17 @@ router = APIRouter(tags=["attribution"])
 async def attribute(
     body: AttributeRequest,
     attributor: AttributorDep,
+    exchanges: ExchangesDep,
+    access: ReaderDep,
     request_id: RequestIdDep,
     request: Request,
     timeout_s: TimeoutDep,
 ) -> AttributeResult:
     """Rank the training passages that most influenced a response."""
     work = attributor.attribute(body, request_id=request_id)
-    return await while_awaited(request, work, timeout_s=timeout_s)
+    found = await while_awaited(request, work, timeout_s=timeout_s)
+    await exchanges.keep(body, request_id=request_id, caller=access.name)
+    return found
 
 
 @router.post("/attribute/batch", responses=documented(400, 401, 403, 413, 422, 429, 503, 504))

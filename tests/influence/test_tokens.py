@@ -326,3 +326,16 @@ def test_importing_tokens_loads_neither_torch_nor_transformers():
         "import sys, influence.tokens; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_query_behind_a_conversation_is_the_end_of_its_chat():
+    tokenizer = CHAT
+    context = (Message("user", "who?"), Message("assistant", "the king"))
+    query = query_tokens("where?", "the city", tokenizer, max_length=99, context=context)
+    messages = (*context, Message("user", "where?"), Message("assistant", "the city"))
+    rendered = tokenizer.apply_chat_template([vars(m) for m in messages], tokenize=False)
+    ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    assert query.input_ids == ids[: len(query)]
+    explained = [i for i, target in zip(query.input_ids, query.targets, strict=True) if target]
+    assert tokenizer.decode(explained) == "the city"  # and nothing that was said before
+    assert next(span for span in query.offsets if span != (-1, -1))[0] == 0

@@ -1,0 +1,1 @@
+"""Answers of a model, in the form of the OpenAI API, and their attribution."""
