@@ -25,6 +25,7 @@ from cli import (
     ledger,
     payout,
     quality,
+    record,
     redamp,
     refit,
     remove,
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("index")(command.index)
+app.command("record")(record.record)
 app.command("redamp")(redamp.redamp)
 app.command("attribute")(attribute.attribute)
 app.command("search-index")(search_index.search_index)
