@@ -42,8 +42,17 @@ def info(
         "sketch": f"{manifest.coordinates} coordinates; noise of a cosine "
         f"{manifest.sketch_noise:.4f}",
     }
+    if manifest.training is not None:
+        lines["curvature"] = f"rank {manifest.settings.rank}, of each segment of training"
+        lines["method"] = f"source, along {manifest.training.steps} steps"
     for name, value in lines.items():
         typer.echo(f"{name:<10} {value}")
+    for part in manifest.training.segments if manifest.training is not None else ():
+        typer.echo(
+            f"{'segment':<10} {part.name}: steps {part.first_step} to {part.last_step}, "
+            f"checkpoints {', '.join(map(str, part.checkpoints))}, learning rate "
+            f"{part.learning_rate:.3g}, curvature {part.curvature:.3g}, kept {part.kept:.1%}"
+        )
     for line in _quality(manifest.quality) or ["not measured"]:
         typer.echo(f"{'quality':<10} {line}")
 

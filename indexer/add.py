@@ -187,6 +187,12 @@ def _told_drift(
 def _check_model(reader: IndexReader, loaded: LoadedModel) -> None:
     built = reader.manifest.model
     check_built_from(reader, loaded)
+    if reader.manifest.settings.method == "source":
+        raise InvalidInput(
+            f"The index in {reader.index_dir} follows a training (SOURCE), and documents that this "
+            "training never saw have no part in it. Index them beside it, or train on them and "
+            "build the index again."
+        )
     dtype = "bfloat16" if loaded.dtype == "bfloat16" else "float32"
     if dtype != built.dtype:
         raise InvalidInput(

@@ -19,6 +19,7 @@ from indexer.progress import Reporter
 from indexer.shards import Logged, log_shards
 from indexer.survey import Survey, survey_corpus
 from indexer.units import Units
+from indexer.unrolling import Unrolling
 from influence.atomic import write_bytes
 from influence.basis import load_basis, save_basis
 from influence.encoder import GradientEncoder
@@ -71,6 +72,7 @@ def build_index(
     restart: bool = False,
     crew: Crew = Crew(),  # noqa: B008 - frozen
     refitted: IndexReader | None = None,
+    unrolling: Unrolling | None = None,
 ) -> str:
     """Build the index of a corpus, continue a build that was interrupted, or join a running one.
 
@@ -84,6 +86,7 @@ def build_index(
         restart: Throw away an unfinished build in the folder that nobody works on.
         crew: This process among those that build the index together.
         refitted: The version whose documents are the corpus (`indexer.refit`).
+        unrolling: The training to follow, whose last checkpoint is the model; for method source.
 
     Returns:
         The name of the published version.
@@ -94,13 +97,18 @@ def build_index(
             index, from which documents were removed since.
         StorageFull: The disk is full or the folder cannot be written.
         NumericalError: No passage has a finite gradient.
-        InvalidInput: The model is sharded.
+        InvalidInput: The model is sharded; method source without checkpoints.
     """
     if is_sharded(loaded.model):
         raise InvalidInput(
             f"{loaded.name} is sharded by FSDP, whose processes must run every batch together, and "
             "an index is built by processes that each take shards of their own. Use --device "
             "spread, or encode with influence.encoder.GradientEncoder in every process."
+        )
+    if settings.method == "source" and unrolling is None:
+        raise InvalidInput(
+            "An index of SOURCE is built from the checkpoints of a training, and one model was "
+            "given. Use `whence index CORPUS --method source --checkpoints DIR --out INDEX`."
         )
     settings = settings.model_copy(
         update={"max_length": min(settings.max_length, loaded.context_length)}
@@ -131,6 +139,8 @@ def build_index(
         "corpus": identity.model_dump(),
         "settings": settings.model_dump(mode="json"),
     }
+    if unrolling is not None:
+        plan["training"] = unrolling.plan()
     digest = plan_sha256(plan)
     with closing(FileLock(index_dir / WRITERS)) as writers:
         with locked(index_dir / ENTRANCE):
@@ -145,11 +155,14 @@ def build_index(
             staging = Staging.open(index_dir, plan, restart=restart, is_alone=is_alone)
             writers.acquire(shared=True)
             sign(index_dir / WRITERS)
-        fitted = _fit(staging, loaded, survey, settings, reporter)
+        fitted = _fit(staging, loaded, survey, settings, reporter, unrolling)
         units = surveyed_units(corpus, loaded, survey, settings, skip_bad_records=skip_bad_records)
         encoder = GradientEncoder(loaded, fitted.basis)
-        with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
-            logged = log_shards(staging, encoder, units, settings, advance, crew)
+        if unrolling is not None:
+            logged = unrolling.log(staging, fitted.basis, units, survey, settings, reporter, crew)
+        else:
+            with reporter.step("Logging gradients", total=survey.tokens, unit="tokens") as advance:
+                logged = log_shards(staging, encoder, units, settings, advance, crew)
     if not sum(shard.rows for shard in logged.shards):
         raise NumericalError(
             f"None of the {survey.passages} passages has a usable gradient; "
@@ -168,6 +181,8 @@ def build_index(
         write_bytes(staging.directory / OWNERS, totals.to_bytes())
         calibration = _calibration(staging, encoder, survey, logged, fitted.settings, reporter)
         manifest = _described(staging, loaded, fitted, logged, calibration, model, identity, digest)
+        if unrolling is not None:
+            manifest = manifest.model_copy(update={"training": unrolling.entry(staging)})
         if refitted is not None:
             change = Change(kind="refitted", parent=refitted.version)
             manifest = manifest.model_copy(update={"history": (*refitted.manifest.history, change)})
@@ -284,12 +299,16 @@ def _fit(
     survey: Survey,
     settings: IndexSettings,
     reporter: Reporter,
+    unrolling: Unrolling | None,
 ) -> Fitted:
     """The basis, from the staging folder where an earlier run or another process left it there."""
     with locked(staging.directory / SHARD_RECORDS / "fit.lock"):
         if not staging.has(FIT_RECORD):
-            spool = staging.directory / "spool"
-            fitted = fit_basis(loaded, survey.sample, settings, spool=spool, reporter=reporter)
+            if unrolling is not None:
+                fitted = unrolling.fit(staging, survey, settings, reporter)
+            else:
+                spool = staging.directory / "spool"
+                fitted = fit_basis(loaded, survey.sample, settings, spool=spool, reporter=reporter)
             with staging.file(BASIS) as temporary:
                 save_basis(fitted.basis, temporary)
             record = {

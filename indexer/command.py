@@ -39,10 +39,26 @@ def _damping(value: str) -> str:
 
 def index(
     corpus: Annotated[str, typer.Argument(help="File, folder or dataset of documents.")],
-    model: Annotated[str, typer.Option(help="The model that was trained on the corpus.")],
+    context: typer.Context,
     out: Annotated[
         Path, typer.Option(help="The index folder.", parser=folder_of, metavar="FOLDER")
     ],
+    model: Annotated[
+        str | None, typer.Option(help="The model that was trained on the corpus.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="influence: of the model; source: along its training.")
+    ] = _default("method"),
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            help="For source: the folder of checkpoints and their record, in the place of a model."
+        ),
+    ] = None,
+    segments: Annotated[
+        str | None,
+        typer.Option(help="For source: how many segments of training, or stages, as recorded."),
+    ] = None,
     dims: Annotated[
         str,
         typer.Option(help="Numbers of a stored vector: a number, or auto.", callback=_dims),
@@ -107,8 +123,11 @@ def index(
     """
     from indexer.crew import Crew
 
+    _check_method(context, method, model, checkpoints, segments)
     crew = Crew.from_environment(os.environ)
     settings = _settings(
+        method=method,
+        segments=int(segments) if segments and segments.isdecimal() else segments,
         rank=rank if rank == "auto" else int(rank),
         rank_budget=rank_budget,
         dims=dims if dims == "auto" else int(dims),
@@ -129,18 +148,55 @@ def index(
     from indexer.progress import Reporter
     from influence.model import load_model
 
+    unrolling = None
+    if checkpoints is not None:
+        from indexer.checkpoints import CheckpointFolder
+        from indexer.unrolling import Unrolling
+
+        folder = CheckpointFolder(checkpoints, device=crew.device(device), dtype=dtype)
+        unrolling = Unrolling(folder, corpus, skip_bad_records=skip_bad_records)
+        loaded = folder.last
+    else:
+        assert model is not None  # checked above
+        loaded = load_model(model, device=crew.device(device), dtype=dtype)
     version = build_index(
         corpus,
-        load_model(model, device=crew.device(device), dtype=dtype),
+        loaded,
         out,
         settings,
         reporter=Reporter(name=crew.name),
         skip_bad_records=skip_bad_records,
         restart=restart,
         crew=crew,
+        unrolling=unrolling,
     )
     if crew.rank == 0:
         typer.echo(version)
+
+
+def _check_method(
+    context: typer.Context,
+    method: str,
+    model: str | None,
+    checkpoints: Path | None,
+    segments: str | None,
+) -> None:
+    if method != "source":
+        if model is None or checkpoints is not None or segments is not None:
+            raise typer.BadParameter(
+                "give --model; --checkpoints and --segments are of --method source"
+            )
+        return
+    if checkpoints is None or segments is None or model is not None:
+        raise typer.BadParameter(
+            "method source takes --checkpoints and --segments; its model is the last checkpoint"
+        )
+    for name in ("damping", "joint_damping"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise typer.BadParameter(
+                f"method source has no --{name.replace('_', '-')}: training is its damping"
+            )
 
 
 def _number(value: str) -> float | str:

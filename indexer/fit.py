@@ -96,7 +96,7 @@ def fit_basis(
     reached = _reached(task, sample, settings)
     layers, leaders = reached.layers, reached.leaders
     if settings.labels == "sampled":
-        task = _with_sampled_labels(task, settings)
+        task = with_sampled_labels(task, settings)
     covariances = None
     if settings.projection == "random":
         projections = random_projections(layers, leaders, settings)
@@ -174,7 +174,12 @@ def _reached(task: Task, sample: Sequence[Item], settings: IndexSettings) -> Rea
     return reached
 
 
-def _with_sampled_labels(task: Task, settings: IndexSettings) -> Task:
+def with_sampled_labels(task: Task, settings: IndexSettings) -> Task:
+    """The same model with labels that it draws itself.
+
+    Raises:
+        InvalidInput: It is no causal language model.
+    """
     if not isinstance(task, LanguageModelLoss):
         raise InvalidInput(
             f"Labels can be sampled for causal language models only, not for "

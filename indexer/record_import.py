@@ -9,11 +9,11 @@ import yaml
 
 from indexer.training_record import (
     DATA_ORDER,
-    SECOND_MOMENTS,
     TrainingRecord,
     check_checkpoints,
     data_order,
     parse_record,
+    second_moments_of,
 )
 from influence.errors import InvalidInput
 
@@ -64,7 +64,7 @@ def record_of_trainer(
         )
     logged.setdefault(1, logged[min(logged)])
     logged.setdefault(steps, logged[max(logged)])
-    moments = optimizer != "sgd" and all((f / SECOND_MOMENTS).is_file() for f in folders)
+    moments = optimizer != "sgd" and all(second_moments_of(f).is_file() for f in folders)
     values = {
         "optimizer": {
             "name": optimizer,

@@ -12,6 +12,7 @@ from indexer.progress import Reporter
 from influence.atomic import write_bytes
 from influence.basis import Basis, basis_of, save_basis
 from influence.encoder import GradientEncoder
+from influence.errors import InvalidInput
 from influence.lock import changing, sole_writer
 from influence.manifest import (
     FORMAT_VERSION,
@@ -84,6 +85,11 @@ def _redamp(
     manifest = reader.manifest
     if loaded is not None:
         check_built_from(reader, loaded)
+    if manifest.settings.method == "source":
+        raise InvalidInput(
+            f"The index in {index_dir} follows a training (SOURCE), which is its own damping. "
+            "There is none to change; train otherwise, or build an index of method influence."
+        )
     settings = _redamped_settings(manifest.settings, damping, joint_damping)
     if settings == manifest.settings:
         reporter.note(f"Version {reader.version} has these dampings already.")

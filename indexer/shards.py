@@ -8,7 +8,7 @@ earlier run or by another process, is passed over.
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,18 @@ from influence.encoder import Encoded, GradientEncoder
 from influence.manifest import IndexSettings, Shard
 from influence.staging import Staging, shard_name
 from influence.tables import PassageRow
+from influence.tokens import Passage
 from influence.versions import SHARD_RECORDS
 
 log = logging.getLogger(__name__)
+
+# (number of a shard, its passages, their vectors [n, D]) -> the vectors that are stored
+Finish = Callable[[int, Sequence[Passage], np.ndarray], np.ndarray]
+
+
+def as_they_are(number: int, passages: Sequence[Passage], vectors: np.ndarray) -> np.ndarray:
+    """A `Finish` that changes nothing."""
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ def log_shards(
     settings: IndexSettings,
     advance: Advance,
     crew: Crew = Crew(),  # noqa: B008 - frozen
+    finish: Finish = as_they_are,
 ) -> Logged:
     """Write every shard that is not there yet, together with the rest of the crew.
 
@@ -81,6 +91,7 @@ def log_shards(
         settings: Sizes of passages, batches and shards.
         advance: Told the tokens done, by whomever.
         crew: This process among those of the build.
+        finish: What becomes of vectors before they are stored.
     """
     halving = Halving()
     finished = _Finished(staging, len(units), advance)
@@ -96,7 +107,7 @@ def log_shards(
 
         def log_some(candidates: set[int]) -> None:
             for number, items in units.chosen(lambda n: n in candidates and claimed(n)):
-                _log_shard(staging, number, items, encoder, settings, halving, advance)
+                _log_shard(staging, number, items, encoder, settings, halving, advance, finish)
                 claims.release(shard_name(number))
                 finished.add(number, advance=False)
                 finished.missing()
@@ -132,23 +143,11 @@ def _log_shard(
     settings: IndexSettings,
     halving: Halving,
     advance: Advance,
+    finish: Finish,
 ) -> None:
     passages = [item.passage for item in shard]
-    vectors = np.zeros((len(passages), encoder.basis.vector_dims), dtype=np.float32)
-    losses = np.zeros(len(passages))
-    computed = real = 0
-
-    def encode(part: list[int]) -> Encoded:
-        return encoder.encode([passages[i].tokens for i in part])
-
-    for group in batches(passages, token_budget=settings.batch_tokens):
-        for part, encoded in halving.run(passages, group, encode):
-            vectors[part] = encoded.vectors.cpu().numpy()
-            losses[part] = encoded.losses.cpu().numpy()
-        lengths = [len(passages[i].tokens) for i in group]
-        computed += len(lengths) * max(lengths)
-        real += sum(lengths)
-        advance(sum(lengths))
+    encoded = encode_passages(encoder, passages, settings, halving, advance)
+    vectors, losses = finish(number, passages, encoded.vectors), encoded.losses
     usable = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1) > 0)
     left_out = [
         f"{passages[i].id}: its gradient is {_why(vectors[i])}" for i in np.flatnonzero(~usable)
@@ -172,8 +171,48 @@ def _log_shard(
         vectors[usable],
         rows,
         [item.document for item in shard if item.document is not None],
-        {"left_out": left_out, "computed_tokens": computed, "real_tokens": real},
+        {
+            "left_out": left_out,
+            "computed_tokens": encoded.computed_tokens,
+            "real_tokens": encoded.real_tokens,
+        },
     )
+
+
+@dataclass(frozen=True)
+class EncodedPassages:
+    """Vectors ``[n, D]`` float32 and losses ``[n]`` in the order of the passages, and tokens."""
+
+    vectors: np.ndarray
+    losses: np.ndarray
+    computed_tokens: int
+    real_tokens: int
+
+
+def encode_passages(
+    encoder: GradientEncoder,
+    passages: Sequence[Passage],
+    settings: IndexSettings,
+    halving: Halving,
+    advance: Advance,
+) -> EncodedPassages:
+    """Vectors of passages, in batches of similar length."""
+    vectors = np.zeros((len(passages), encoder.basis.vector_dims), dtype=np.float32)
+    losses = np.zeros(len(passages))
+    computed = real = 0
+
+    def encode(part: list[int]) -> Encoded:
+        return encoder.encode([passages[i].tokens for i in part])
+
+    for group in batches(passages, token_budget=settings.batch_tokens):
+        for part, encoded in halving.run(passages, group, encode):
+            vectors[part] = encoded.vectors.cpu().numpy()
+            losses[part] = encoded.losses.cpu().numpy()
+        lengths = [len(passages[i].tokens) for i in group]
+        computed += len(lengths) * max(lengths)
+        real += sum(lengths)
+        advance(sum(lengths))
+    return EncodedPassages(vectors, losses, computed, real)
 
 
 def _why(vector: np.ndarray) -> str:

@@ -9,8 +9,10 @@ seen when. `whence record` makes it from what a trainer left (`indexer.record_im
       data_order.jsonl          {"steps": [1, 50], "documents": ["a", "b"]}, a line for each run of
                                 steps: in each of them a share of these documents was seen. A line
                                 for one step names its batch; one for many, a pass over a corpus.
-      checkpoint-100/           a model folder each, with second_moments.safetensors where Adam's
-                                are to precondition
+      checkpoint-100/           a model folder each
+      checkpoint-100.second_moments.safetensors
+                                Adam's, by the names of the parameters, where they are to
+                                precondition
 """
 
 import json
@@ -28,7 +30,7 @@ from influence.errors import InvalidInput
 
 RECORD = "training.json"
 DATA_ORDER = "data_order.jsonl"
-SECOND_MOMENTS = "second_moments.safetensors"
+SECOND_MOMENTS = ".second_moments.safetensors"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -42,11 +44,14 @@ class Optimizer(_Frozen):
     """What turned gradients into steps."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: float = Field(0.0, ge=0, lt=1, description="Heavy ball, of SGD.")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="Heavy ball, of SGD.")
     weight_decay: NotNegative = 0.0
-    epsilon: Positive = Field(1e-8, description="Added to the root of Adam's second moments.")
+    epsilon: Positive = Field(
+        default=1e-8, description="Added to the root of Adam's second moments."
+    )
     preconditioned: bool = Field(
-        False, description="Every checkpoint has its second moments, and they are to be used."
+        default=False,
+        description="Every checkpoint has its second moments, and they are to be used.",
     )
 
 
@@ -200,12 +205,17 @@ def check_checkpoints(directory: Path, record: TrainingRecord) -> None:
                 f"The checkpoint of step {checkpoint.step} has no weights in {folder}. Put "
                 "model.safetensors back, or take the checkpoint out of the record."
             )
-        if record.optimizer.preconditioned and not (folder / SECOND_MOMENTS).is_file():
+        if record.optimizer.preconditioned and not second_moments_of(folder).is_file():
             raise InvalidInput(
-                f"The checkpoint of step {checkpoint.step} has no {SECOND_MOMENTS} in {folder}. "
-                "Write them while training (docs/training.md), or record the optimiser without "
-                "preconditioning."
+                f"The checkpoint of step {checkpoint.step} has no second moments: "
+                f"{second_moments_of(folder)} is missing. They are written while training "
+                "(docs/training.md)."
             )
+
+
+def second_moments_of(folder: Path) -> Path:
+    """Beside the folder of a checkpoint, since they are no part of the model."""
+    return folder.with_name(folder.name + SECOND_MOMENTS)
 
 
 def write_record(directory: Path, record: TrainingRecord) -> Path:

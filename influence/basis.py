@@ -43,6 +43,8 @@ class LayerBasis:
         eigenvalues: ``λ [r_out, r_in]``, the diagonal of the curvature in these coordinates.
         covariance: The whole curvature ``[r_out · r_in]²`` in low rank, where the index uses it
             (``--hessian raw``); its damping is that of the basis.
+        roots: ``[r_out, r_in]``, what half-whitens in the place of ``(λ + c λ̄)^-½``, where the
+            index follows training (`influence.unrolled`); it has no damping.
     """
 
     name: str
@@ -51,6 +53,7 @@ class LayerBasis:
     p_out: Tensor
     eigenvalues: Tensor
     covariance: LowRankWhitening | None = None
+    roots: Tensor | None = None
 
     @property
     def layer(self) -> LinearLayer:
@@ -65,11 +68,16 @@ class LayerBasis:
     def whitening(self, damping: float) -> Whitening:
         """``(C + c λ̄ I)^-½`` of this layer; 0 for a layer that no gradient reached."""
         if self.covariance is None:
-            roots = damped_inverse_root(self.eigenvalues.double(), damping=damping)
-            return DiagonalWhitening(roots.flatten().float())
+            return DiagonalWhitening(self.inverse_roots(damping).flatten().float())
         if not self.covariance.eigenvalues.numel():
             return DiagonalWhitening(torch.zeros(self.coordinates, device=self.p_in.device))
         return replace(self.covariance, damping=damping)
+
+    def inverse_roots(self, damping: float) -> Tensor:
+        """``(λ_ij + c λ̄)^-½``, or the roots given, ``[r_out, r_in]``."""
+        if self.roots is not None:
+            return self.roots
+        return damped_inverse_root(self.eigenvalues.double(), damping=damping)
 
     def to(self, device: torch.device) -> "LayerBasis":
         """The same layer with its arrays on a device."""
@@ -80,6 +88,7 @@ class LayerBasis:
             p_out=self.p_out.to(device),
             eigenvalues=self.eigenvalues.to(device),
             covariance=None if covariance is None else covariance.to(device),
+            roots=None if self.roots is None else self.roots.to(device),
         )
 
 
@@ -133,10 +142,7 @@ class Basis:
     @cached_property
     def inverse_roots(self) -> Tensor:
         """``(λ_ij + c λ̄)^-½`` of all layers, ``[K]`` float32: the whitening if it is diagonal."""
-        roots = [
-            damped_inverse_root(layer.eigenvalues.double(), damping=self.damping).flatten()
-            for layer in self.layers
-        ]
+        roots = [layer.inverse_roots(self.damping).flatten() for layer in self.layers]
         return torch.cat(roots).float()
 
     @cached_property
@@ -193,6 +199,8 @@ def save_basis(basis: Basis, path: Path) -> None:
         tensors[f"eigenvalues/{layer.name}"] = layer.eigenvalues.double().cpu().contiguous()
         if layer.covariance is not None:
             tensors |= _low_rank_tensors(f"covariance/{layer.name}", layer.covariance)
+        if layer.roots is not None:
+            tensors[f"roots/{layer.name}"] = layer.roots.float().cpu().contiguous()
     if basis.joint is not None:
         tensors |= _low_rank_tensors("joint", basis.joint)
     # Not by `save_file`, whose errors say neither that the disk is full nor its number.
@@ -228,6 +236,7 @@ def load_basis(
                 file.get_tensor(f"p_out/{layer['name']}"),
                 file.get_tensor(f"eigenvalues/{layer['name']}"),
                 low_rank(f"covariance/{layer['name']}", damping),
+                file.get_tensor(name) if (name := f"roots/{layer['name']}") in keys else None,
             )
             for layer in layers
         )

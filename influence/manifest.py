@@ -50,6 +50,7 @@ Hessian = Literal["ekfac", "kfac", "raw", "identity"]
 Projection = Literal["pca", "random"]
 Labels = Literal["empirical", "sampled"]
 Target = Literal["auto", "all", "adapter", "base"]
+Method = Literal["influence", "source"]
 
 
 FEW_GB = 4 * 2**30
@@ -75,6 +76,14 @@ class IndexSettings(_Frozen):
         "auto",
         description="Numbers of a stored vector; auto: by the number of passages (`dims_for`). A "
         "published index has a number.",
+    )
+    method: Method = Field(
+        "influence",
+        description="influence: of the trained model; source: along its training, by its "
+        "checkpoints, with no damping (`influence.unrolled`).",
+    )
+    segments: Annotated[int, Field(ge=1)] | Literal["stages"] | None = Field(
+        None, description="Of training, for SOURCE: how many, or those that the record names."
     )
     hessian: Hessian = "ekfac"
     projection: Projection = "pca"
@@ -108,6 +117,20 @@ class IndexSettings(_Frozen):
                     "fits none. Use projection pca, or another "
                     + ("curvature, such as raw." if name == "hessian" else "rank, such as 64.")
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _source_follows_training(self) -> Self:
+        if (self.method == "source") != (self.segments is not None):
+            raise ValueError(
+                f"method {self.method} and segments {self.segments} do not go together. Segments "
+                "are those of source, which needs them."
+            )
+        if self.method == "source" and (self.hessian, self.projection) != ("ekfac", "pca"):
+            raise ValueError(
+                f"source measures the curvature of each segment in the eigenbasis of the last, "
+                f"and not hessian {self.hessian} with projection {self.projection}. Leave both."
+            )
         return self
 
 
@@ -194,6 +217,39 @@ class Quality(_Frozen):
         return self
 
 
+class SegmentEntry(_Frozen):
+    """A stretch of training that SOURCE takes as one."""
+
+    name: str
+    first_step: int
+    last_step: int
+    checkpoints: tuple[int, ...] = Field(description="Steps of those it is known by.")
+    learning_rate: float = Field(description="Mean over its steps, as it was set.")
+    length: float = Field(
+        description="Sum of its learning rates, with momentum, in units of the mean loss of a "
+        "passage; with a preconditioner its mean over coordinates."
+    )
+    curvature: float = Field(description="Mean eigenvalue, weight decay included.")
+    kept: float = Field(
+        description="Share of a unit gradient that later segments leave, mean over coordinates."
+    )
+
+
+class TrainingEntry(_Frozen):
+    """The training that an index of SOURCE follows."""
+
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    preconditioned: bool
+    batch_size: int
+    averaged: str
+    steps: int
+    segments: tuple[SegmentEntry, ...]
+    checkpoints: dict[str, str] = Field(description="sha256 of each one's weights, by its step.")
+    data_order_sha256: str | None = None
+
+
 class Change(_Frozen):
     """How a version came from the one before it."""
 
@@ -238,6 +294,7 @@ class Manifest(_Frozen):
     layers: tuple[LayerEntry, ...]
     coverage: CoverageEntry
     fit: FitEntry
+    training: TrainingEntry | None = Field(default=None, description="Of method source.")
     left_out_passages: tuple[str, ...] = Field(
         (), description="Passages without a usable gradient, and why."
     )

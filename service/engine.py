@@ -319,6 +319,7 @@ class Engine:
                 search=self.search.name,
                 search_recall=self.search.recall,
                 search_notice=self._search_notice,
+                method=manifest.settings.method,
                 quality=manifest.quality,
             ),
         )

@@ -3,6 +3,9 @@
 One forward and one backward pass over the passages that are returned, each of them once, and one
 over the query (`influence.explain`). The passages' tokens are made again from the stored documents
 (`influence.stored_tokens`).
+
+Where an index follows training (SOURCE), a passage's vector is a sum over checkpoints that are not
+here. Then the response alone is split over its tokens, and of a passage everything is elsewhere.
 """
 
 from collections.abc import Sequence
@@ -46,17 +49,37 @@ def explain_rows(
     rows = sorted(set(rows))
     if not rows:
         return {}
-    max_length = reader.manifest.settings.max_length
-    tokens = StoredTokens(texts.stored, encoder.loaded.tokenizer, max_length=max_length)
-    sequences = [tokens.of(reader.passage(row)) for row in rows]
-    of_passages = explain_passages(encoder, sequences, encoded.vector)
     stored = torch.from_numpy(reader.vectors(rows) * reader.norms[rows, None])
     of_responses = explain_query(encoder, query, encoded, stored)
+    of_passages = _passages(encoder, reader, texts, encoded, rows, of_responses)
     layers = [layer.name for layer in encoder.basis.layers]
     return {
         row: (_tokens(passage), _explanation(passage, response, layers))
         for row, passage, response in zip(rows, of_passages, of_responses, strict=True)
     }
+
+
+def _passages(
+    encoder: GradientEncoder,
+    reader: IndexReader,
+    texts: Texts,
+    encoded: EncodedQuery,
+    rows: Sequence[int],
+    of_responses: Sequence[Sequence[Explanation]],
+) -> Sequence[Explanation]:
+    if reader.manifest.settings.method == "source":
+        return [
+            Explanation(
+                (),
+                sum(part.influence for part in response),
+                tuple(map(sum, zip(*(part.layers for part in response), strict=True))),
+            )
+            for response in of_responses
+        ]
+    max_length = reader.manifest.settings.max_length
+    tokens = StoredTokens(texts.stored, encoder.loaded.tokenizer, max_length=max_length)
+    sequences = [tokens.of(reader.passage(row)) for row in rows]
+    return explain_passages(encoder, sequences, encoded.vector)
 
 
 def _explanation(

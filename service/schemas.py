@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from influence.manifest import Quality
+from influence.manifest import Method, Quality
 from service.context import Context
 from service.parts import HitExplanation, TokenInfluence
 from service.problem import Problem
@@ -342,6 +342,10 @@ class IndexFacts(IndexReference):
     )
     search_notice: str | None = Field(
         default=None, description="Why the search is not the one asked for.", examples=[None]
+    )
+    method: Method = Field(
+        default="influence",
+        description="influence: of the trained model; source: along its training.",
     )
     quality: tuple[Quality, ...] = Field(
         default=(), description="How good its ranking is, as far as measured; empty: not measured."

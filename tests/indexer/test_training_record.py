@@ -81,7 +81,7 @@ def test_a_missing_checkpoint_is_named(folder):
 def test_missing_second_moments_are_named(folder):
     values = {**SOUND, "optimizer": {"name": "adamw", "preconditioned": True}}
     write_record(folder, parse_record(values, "it"))
-    with pytest.raises(InvalidInput, match=r"step 10 has no second_moments\.safetensors"):
+    with pytest.raises(InvalidInput, match="step 10 has no second moments"):
         read_record(folder)
 
 
