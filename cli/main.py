@@ -32,6 +32,7 @@ from cli import (
     search_index,
     serve,
     storage,
+    tune,
     value,
     versions,
     worker,
@@ -71,6 +72,7 @@ app.command("gc")(versions.gc)
 app.command("push")(storage.push)
 app.command("pull")(storage.pull)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("tune")(tune.tune)
 
 
 def main() -> None:
