@@ -16,7 +16,16 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
 from api.page import add_page
-from api.routes import attribute, attributions, documents, indexes, probes, usage, valuations
+from api.routes import (
+    attribute,
+    attributions,
+    documents,
+    feedback,
+    indexes,
+    probes,
+    usage,
+    valuations,
+)
 from api.routes import chat as completions
 from api.tracing import add_tracing
 from service.attributor import Attributor
@@ -134,7 +143,8 @@ def create_app(
     app.add_middleware(RequestId)
     flush_traces = add_tracing(app)  # added last: outermost
     for routes in (
-        *(attribute, attributions, completions, documents, indexes, probes, usage, valuations),
+        *(attribute, attributions, completions, documents, feedback),
+        *(indexes, probes, usage, valuations),
     ):
         app.include_router(routes.router)
     add_page(app)

@@ -13,6 +13,7 @@ from service.chat.attributed import AttributedChat
 from service.chat.chat import Chat
 from service.exchanges import Exchanges
 from service.keys import Scope
+from service.ledger.ledger import Ledger
 from service.ledger.recorded import Recorded, Recording
 from service.rates import Rates
 from service.versions import ServedVersions
@@ -44,6 +45,7 @@ def with_scope(scope: Scope) -> Callable[[Request, _Declared], Access]:
 
 
 ReaderDep = Annotated[Access, Depends(with_scope("read"))]
+WriterDep = Annotated[Access, Depends(with_scope("write"))]
 PublicAttributorDep = Annotated[Attributor, Depends(_attributor)]
 
 
@@ -110,6 +112,13 @@ def _chat(request: Request) -> Chat:
     return chat
 
 
+def _ledger(request: Request) -> Ledger:
+    recording: Recording | None = request.app.state.recording
+    if recording is None:
+        raise NotFound("This server keeps no ledger. Serve with WHENCE_LEDGER_URL.")
+    return recording.ledger
+
+
 def _exchanges(request: Request) -> Exchanges:
     return request.app.state.exchanges
 
@@ -119,6 +128,7 @@ VersionsDep = Annotated[ServedVersions, Depends(_versions)]
 AttributorDep = Annotated[Seen, Depends(_seen)]
 TimeoutDep = Annotated[float, Depends(_timeout_s)]
 ExchangesDep = Annotated[Exchanges, Depends(_exchanges)]
+LedgerDep = Annotated[Ledger, Depends(_ledger)]
 ChatDep = Annotated[Chat, Depends(_chat)]
 
 

@@ -3,12 +3,10 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 
-from api.dependencies import ReaderDep
+from api.dependencies import LedgerDep, ReaderDep
 from api.errors import documented
-from influence.errors import NotFound
-from service.ledger.ledger import Ledger
 from service.valuation.seen import owners_seen, payouts_seen, valuations_seen
 
 router = APIRouter(tags=["valuation"], responses=documented(401, 403, 404, 422, 429, 503))
@@ -19,26 +17,19 @@ PeriodQuery = Annotated[
 ]
 
 
-def _ledger(request: Request) -> Ledger:
-    recording = request.app.state.recording
-    if recording is None:
-        raise NotFound("This server keeps no ledger. Serve with WHENCE_LEDGER_URL.")
-    return recording.ledger
-
-
 @router.get("/owners")
-async def owners(request: Request, access: ReaderDep) -> dict[str, Any]:
+async def owners(ledger: LedgerDep, access: ReaderDep) -> dict[str, Any]:
     """The owners that the ledger knows, under the names they have now."""
-    return await asyncio.to_thread(owners_seen, _ledger(request), access.owners)
+    return await asyncio.to_thread(owners_seen, ledger, access.owners)
 
 
 @router.get("/valuations")
-async def valuations(request: Request, access: ReaderDep, period: PeriodQuery) -> dict[str, Any]:
+async def valuations(ledger: LedgerDep, access: ReaderDep, period: PeriodQuery) -> dict[str, Any]:
     """Signed totals, positive shares and intervals of a period; a key of owners sees its own."""
-    return await asyncio.to_thread(valuations_seen, _ledger(request), period, access.owners)
+    return await asyncio.to_thread(valuations_seen, ledger, period, access.owners)
 
 
 @router.get("/payouts")
-async def payouts(request: Request, access: ReaderDep) -> dict[str, Any]:
+async def payouts(ledger: LedgerDep, access: ReaderDep) -> dict[str, Any]:
     """Statements that are paid, the newest first; a key of owners sees its own lines alone."""
-    return await asyncio.to_thread(payouts_seen, _ledger(request), access.owners)
+    return await asyncio.to_thread(payouts_seen, ledger, access.owners)

@@ -1,7 +1,7 @@
 """Tables of a ledger, and how its database is opened.
 
 `entries` is the chain. Salts and texts stand in a table of their own, since they can be erased;
-`head` is the newest hash, locked by whoever appends. SQLite runs in WAL mode and flushes at every
+`head` is the newest hash, locked by whoever appends; `feedback` is no part of the chain. SQLite runs in WAL mode and flushes at every
 commit; PostgreSQL is named by its URL.
 """
 
@@ -71,6 +71,19 @@ head = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
+)
+
+# What people thought, beside the chain.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("caller", String(200), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("document_id", String(1_000), primary_key=True),
+    Column("passage_id", String(1_000), primary_key=True),
+    Column("verdict", String(8), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("time_us", BigInteger, nullable=False, index=True),
 )
 
 _BUSY_MS = 30_000
