@@ -14,7 +14,7 @@ from service.schemas import AttributeRequest, AttributeResult
 
 # Of a request: what does not change the totals.
 _NOT_THE_QUERY = {"top_k", "ranking", "filter", "opponents", "explain", "usage"}
-TOP_PASSAGES = 5  # of the proponents, that an entry names
+TOP_PASSAGES = 5  # of the proponents and of the opponents, that an entry names
 
 
 def owners_entry(body: dict[str, Any], *, time_us: int) -> Pending:
@@ -95,6 +95,7 @@ def attribution_entry(
         "policy": policy,
         "probability": probability,
         "passages": [[h.passage_id, h.influence] for h in result.proponents[:TOP_PASSAGES]],
+        "against": [[h.passage_id, h.influence] for h in result.opponents[:TOP_PASSAGES]],
     }
     return Pending(
         "attribution",
