@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from api.authentication import Authentication
+from api.board import add_dashboard
 from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
@@ -19,6 +21,7 @@ from api.page import add_page
 from api.routes import (
     attribute,
     attributions,
+    dashboard,
     documents,
     feedback,
     indexes,
@@ -32,6 +35,7 @@ from service.attributor import Attributor
 from service.audit import AuditLog
 from service.cache import MemoryCache
 from service.chat.chat import Chat
+from service.dashboard.dashboard import Dashboard
 from service.exchanges import Exchanges
 from service.hidden import Hidden
 from service.keys import KeyRing
@@ -55,6 +59,7 @@ def create_app(
     recording: Recording | None = None,
     chat: Chat | None = None,
     exchanges: Exchanges | None = None,
+    index_dir: Path | str | None = None,
     local_only: bool = False,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -76,6 +81,7 @@ def create_app(
         recording: The ledger, which answers are in before they leave; None: there is none.
         chat: Writes answers; None: this server does not chat.
         exchanges: What was asked lately, to be attributed by its request id.
+        index_dir: Folder or URL of the index, which the dashboard is drawn from; None: none here.
         local_only: Answer only under a name of this machine, since there are no keys.
         request_timeout_s: After which an attribution is given up; a caller may ask for less.
         max_body_bytes: Largest request body.
@@ -100,6 +106,7 @@ def create_app(
             await versions.close()
         if chat is not None:
             await chat.close()
+        await asyncio.to_thread(app.state.dashboard.close)
         await attributor.close()
         await rates.close()
         if recording is not None:  # after the last answer
@@ -125,6 +132,9 @@ def create_app(
     app.state.request_timeout_s = request_timeout_s
     app.state.hidden = hidden or Hidden(None, None)
     app.state.rates = rates
+    app.state.dashboard = Dashboard(
+        index_dir, None if recording is None else lambda: recording.ledger, app.state.hidden
+    )
     app.state.audit = audit or AuditLog(None)
     app.state.metrics = metrics or Metrics()
     app.state.shown_settings = dict(shown_settings or {})
@@ -143,9 +153,10 @@ def create_app(
     app.add_middleware(RequestId)
     flush_traces = add_tracing(app)  # added last: outermost
     for routes in (
-        *(attribute, attributions, completions, documents, feedback),
+        *(attribute, attributions, completions, dashboard, documents, feedback),
         *(indexes, probes, usage, valuations),
     ):
         app.include_router(routes.router)
     add_page(app)
+    add_dashboard(app)
     return app

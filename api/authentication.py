@@ -10,13 +10,14 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.board import LIBRARY, PAGE
 from api.errors import error_response
 from influence.errors import AttributionError, Forbidden, Unauthenticated
 from service.access import EVERYTHING, Access
 from service.keys import KeyRing
 from service.rates import Rates
 
-PUBLIC = frozenset({"/", "/livez", "/readyz", "/metrics", "/info", "/openapi.json"})
+PUBLIC = frozenset({"/", PAGE, LIBRARY, "/livez", "/readyz", "/metrics", "/info", "/openapi.json"})
 _PUBLIC_FILES = "/static/"
 
 

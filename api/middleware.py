@@ -8,6 +8,8 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.board import CONTENT_SECURITY_POLICY as OF_THE_DASHBOARD
+from api.board import PAGE
 from api.problems import problem
 from service import logs
 
@@ -48,6 +50,8 @@ class RequestId:
                 headers = MutableHeaders(scope=message)
                 for name, value in {**_HEADERS, "X-Request-Id": request_id}.items():
                     headers[name] = value
+                if scope["path"] == PAGE:
+                    headers["Content-Security-Policy"] = OF_THE_DASHBOARD
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

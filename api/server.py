@@ -99,6 +99,7 @@ async def _serve(
         recording=recording,
         chat=parts.chat,
         exchanges=parts.exchanges,
+        index_dir=None if settings.queue else settings.index_dir,
         local_only=settings.no_auth,
         request_timeout_s=settings.request_timeout_s,
         max_body_bytes=settings.max_body_bytes,

@@ -29,6 +29,7 @@ from cli import (
     redamp,
     refit,
     remove,
+    report,
     search_index,
     serve,
     storage,
@@ -60,6 +61,7 @@ app.command("valuations")(payout.valuations)
 app.command("payout")(payout.payout)
 app.command("value")(value.value)
 app.command("quality")(quality.quality)
+app.command("report")(report.report)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
 app.command("add")(add.add)

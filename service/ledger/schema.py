@@ -1,8 +1,8 @@
 """Tables of a ledger, and how its database is opened.
 
 `entries` is the chain. Salts and texts stand in a table of their own, since they can be erased;
-`head` is the newest hash, locked by whoever appends; `feedback` is no part of the chain. SQLite runs
-in WAL mode and flushes at every commit; PostgreSQL is named by its URL.
+`head` is the newest hash, locked by whoever appends; `feedback` is beside the chain. SQLite runs in
+WAL mode and flushes at every commit; PostgreSQL is named by its URL.
 """
 
 from collections.abc import Iterator

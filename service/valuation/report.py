@@ -1,5 +1,6 @@
 """What owners are worth in a period: the figures of `whence valuations` and `GET /valuations`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from influence.errors import InvalidInput
@@ -31,6 +32,15 @@ def totals_of(ledger: Ledger, period: str) -> PeriodTotals:
     return totals
 
 
+def by_document(passages: Mapping[str, float]) -> dict[str, float]:
+    """Recorded influence of passages, added up for their documents."""
+    documents: dict[str, float] = {}
+    for passage, influence in passages.items():
+        document = passage.rpartition("#")[0]
+        documents[document] = documents.get(document, 0.0) + influence
+    return documents
+
+
 def valuations(ledger: Ledger, period: str) -> dict[str, Any]:
     """Signed totals, positive shares and their intervals, the owners of most worth first.
 
@@ -45,10 +55,7 @@ def valuations(ledger: Ledger, period: str) -> dict[str, Any]:
     share, (share_low, share_high) = shares(positive), interval(resampled)
     flat = shares(totals.total("flat"))
     order = sorted(range(len(totals.owners)), key=lambda o: (-linear[o], totals.owners[o]))
-    documents: dict[str, float] = {}
-    for passage, influence in totals.passages.items():
-        document = passage.rpartition("#")[0]
-        documents[document] = documents.get(document, 0.0) + influence
+    documents = by_document(totals.passages)
     top = sorted(documents.items(), key=lambda item: (-item[1], item[0]))[:TOP_DOCUMENTS]
     return {
         "period": period,

@@ -41,6 +41,7 @@ class PeriodTotals:
         policies: How many entries each policy of recording made.
         callers: Weight of each API key.
         passages: Recorded top influence of each passage, weighted; a cut, unlike the totals.
+        against: Likewise of the opponents; negative.
     """
 
     first: int
@@ -53,6 +54,7 @@ class PeriodTotals:
     policies: dict[str, int]
     callers: dict[str, float]
     passages: dict[str, float]
+    against: dict[str, float]
 
     def total(self, kind: str) -> np.ndarray:
         """``[O]``."""
@@ -121,6 +123,7 @@ def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> Pe
     policies: Counter[str] = Counter()
     callers: dict[str, float] = {}
     passages: dict[str, float] = {}
+    against: dict[str, float] = {}
     count, weight = 0, 0.0
     used: dict[int, None] = {}
     run: list[Entry] = []
@@ -153,8 +156,10 @@ def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> Pe
         policies[said["policy"]] += 1
         caller = said["caller"] or ""
         callers[caller] = callers.get(caller, 0.0) + (entry.weight or 0.0)
-        for passage, influence in said["passages"]:
-            passages[passage] = passages.get(passage, 0.0) + influence * (entry.weight or 0.0)
+        # Entries of the first versions do not name opponents.
+        for worth, named in ((passages, said["passages"]), (against, said.get("against", ()))):
+            for passage, influence in named:
+                worth[passage] = worth.get(passage, 0.0) + influence * (entry.weight or 0.0)
     flush()
     owners, groups = _together(list(sums.values()))
     said_sets = [sets[number].content for number in used]
@@ -169,6 +174,7 @@ def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> Pe
         dict(sorted(policies.items())),
         dict(sorted(callers.items())),
         passages,
+        against,
     )
 
 

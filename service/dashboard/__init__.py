@@ -1,0 +1,1 @@
+"""The views of the dashboard over index and ledger: figures, tables, facts."""
