@@ -9,7 +9,10 @@ import pytest
 
 from influence.errors import InvalidInput, NotFound
 from service.dashboard.dashboard import draw
+from service.dashboard.figures import bars
+from service.dashboard.page import to_html
 from service.dashboard.sources import Sources
+from service.dashboard.view import Column, Fact, Figure, Table, View
 from service.hidden import Hidden
 from service.ledger.feedback import Opinion, give
 from service.valuation.report import valuations
@@ -135,3 +138,15 @@ def test_without_a_ledger_or_an_index_the_rest_is_there(engine, recorded):
         draw("quality", Sources(None, recorded[0]))
     assert draw("documents", Sources(None, recorded[0])).missing
     assert draw("document", Sources(engine.reader, None), "long text").text
+
+
+def test_a_report_holds_hostile_names_as_text(tmp_path):
+    hostile = "</script><script>alert(1)</script>"
+    bar = Figure("f", hostile, hostile, bars([hostile], [1.0], unit="nats"))
+    rows = Table("t", hostile, hostile, (Column("c", hostile, "text"),), ((hostile,),))
+    library = tmp_path / "plotly.min.js"
+    library.write_text("/* the library */")
+    view = View(hostile, hostile, (Fact(hostile, hostile, "text", hostile),), (bar,), (rows,))
+    page = to_html(hostile, hostile, [view], library=library)
+    assert page.count("<script>") == page.count("</script>") == 2  # the library and its calls
+    assert "alert(1)" in page
