@@ -49,6 +49,22 @@ def curation(small: Small = False, out: Out = None, cache: Cache = None) -> None
     run_curation(small=small, out=out, cache=cache, show=typer.echo)
 
 
+@app.command("source")
+def source(small: Small = False, out: Out = None, cache: Cache = None) -> None:
+    """Compare methods that know how training went (SOURCE, TracIn, unrolling) with influence."""
+    from evaluation.cache import default_cache_dir
+    from evaluation.training import run_training
+    from indexer.progress import Reporter
+
+    run_training(
+        small=small,
+        out=out,
+        cache=cache or default_cache_dir(),
+        show=typer.echo,
+        reporter=Reporter(),
+    )
+
+
 def _tasks(task: str) -> "tuple[Name, ...]":
     from evaluation.trial import NAMES
 
