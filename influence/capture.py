@@ -255,11 +255,32 @@ def capture(
     Raises:
         InvalidInput: In the forward pass: a layer whose rows cannot be told apart by example.
     """
+    with (
+        frozen(model),
+        uncompiled(model),
+        observed(model, layers, receiver, leaders=leaders, examples=examples, real=real),
+        torch.enable_grad(),
+    ):
+        yield
+
+
+@contextmanager
+def observed(
+    model: nn.Module,
+    layers: Sequence[LinearLayer],
+    receiver: Receiver,
+    *,
+    leaders: dict[str, str] | None = None,
+    examples: int | None = None,
+    real: Tensor | None = None,
+) -> Iterator[None]:
+    """As `capture`, of a model that is left as it is, such as one in training.
+
+    The hooks read what passes by; outputs and gradients are the bits that they are without.
+    """
     wiring = Wiring.of(model, layers)
     observer = _Observer(receiver, leaders or {}, examples, real)
     with ExitStack() as stack:
-        stack.enter_context(frozen(model))
-        stack.enter_context(uncompiled(model))
         stack.callback(observer.memory.clear)
         for module, parts in wiring.hooked:
             hook = module.register_forward_hook(observer.of_module(parts), with_kwargs=True)
@@ -269,7 +290,6 @@ def capture(
             stack.enter_context(replaced_forward(module, observe))
         if wiring.weights:
             stack.enter_context(BareProducts(wiring.weights, observer.of_weight))
-        stack.enter_context(torch.enable_grad())
         yield
 
 

@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
             ["--rows", "400", "--dims", "64", "--rounds", "2", "--threads", "1"],
             ["float32", "float16", "sq8", "rabitq, 400 again"],
         ),
+        (
+            "benchmarks.training",
+            ["--layers", "1", "--width", "64", "--vocabulary", "64", "--repeats", "1"],
+            ["plain", "logged at rank 64"],
+        ),
         ("benchmarks.ledger", ["--entries", "200", "--owners", "3"], ["append"]),
     ],
 )
