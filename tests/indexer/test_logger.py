@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -228,3 +229,99 @@ def test_examples_without_a_finite_gradient_are_named(new_llama, rows, tmp_path,
         log(ids, batch)
     assert "gradient not finite: 0, 1, 2, 3" in caplog.text
     assert TrainingLog.open(tmp_path / "log").ids == []
+
+
+def test_lightning_logs_what_a_raw_loop_logs(new_llama, rows, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Lightning's own imports
+        import lightning.pytorch as lightning
+
+        from indexer.lightning_callback import LightningLogger
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = new_llama()
+
+        def training_step(self, batch, _):
+            return self.model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+    ids, labels = rows
+    data = [
+        {"input_ids": i, "labels": t, "document_id": n}
+        for n, (i, t) in enumerate(zip(ids, labels, strict=True))
+    ]
+    module = Module()
+    log = Logger(module.model, tmp_path / "lightning", rank=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            callbacks=[LightningLogger(log)],
+        )
+        trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=BATCH))
+    raw = new_llama()
+    raw.train()
+    with Logger(raw, tmp_path / "raw", rank=4) as log:
+        _train(raw, rows, log)
+    a, b = TrainingLog.open(tmp_path / "lightning"), TrainingLog.open(tmp_path / "raw")
+    assert a.ids == b.ids
+    assert a.steps.tolist() == b.steps.tolist()
+    assert np.array_equal(a.vectors, b.vectors)
+
+
+def test_processes_under_ddp_log_their_own_examples(new_llama, rows, tmp_path, start_in_child):
+    """Two processes, each with half of every batch; weights move by the mean of both."""
+    start, end = start_in_child
+    ids, labels = rows
+
+    def work(rank):
+        def run():
+            torch.distributed.init_process_group(
+                "gloo", init_method=f"file://{tmp_path}/store", rank=rank, world_size=2
+            )
+            model = torch.nn.parallel.DistributedDataParallel(new_llama())
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            with Logger(model.module, tmp_path / f"log{rank}", rank=4) as log:
+                for first in range(0, len(ids), BATCH):
+                    own = slice(first + 2 * rank, first + 2 * rank + 2)
+                    batch = {"input_ids": ids[own], "labels": labels[own]}
+                    model(**batch).loss.backward()
+                    log(range(own.start, own.stop), batch)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            torch.distributed.destroy_process_group()
+
+        return run
+
+    for child in [start(work(rank)) for rank in range(2)]:
+        assert end(*child) == (0, "")
+    alone = new_llama()
+    optimizer = torch.optim.SGD(alone.parameters(), lr=0.1)
+    with Logger(alone, tmp_path / "alone", rank=4) as log:
+        for first in range(0, len(ids), BATCH):
+            for rank in range(2):
+                own = slice(first + 2 * rank, first + 2 * rank + 2)
+                batch = {"input_ids": ids[own], "labels": labels[own]}
+                (alone(**batch).loss / 2).backward()
+                terms = 2 * int((batch["labels"][:, 1:] != -100).sum())
+                log(range(own.start, own.stop), batch, denominator=terms)
+            optimizer.step()
+            optimizer.zero_grad()
+    want = TrainingLog.open(tmp_path / "alone")
+    rows_of = dict(zip(want.ids, want.vectors, strict=True))
+    for rank in range(2):
+        found = TrainingLog.open(tmp_path / f"log{rank}")
+        assert len(found.ids) == 6
+        for name, vector in zip(found.ids, found.vectors, strict=True):
+            scale = np.abs(rows_of[name]).max()
+            np.testing.assert_allclose(vector, rows_of[name], rtol=1e-3, atol=1e-4 * scale)
