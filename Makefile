@@ -1,8 +1,10 @@
-# Whence in three commands; each makes what it needs, as an ordinary user, in .venv:
+# Whence in five commands; each makes what it needs, as an ordinary user, in .venv:
 #
-#   make demo     a real model and a real corpus -> index -> server on http://127.0.0.1:8000
-#   make test     every test, the page in a real browser included
-#   make check    format, lint and types
+#   make demo      a real model and a real corpus -> index -> server on http://127.0.0.1:8000
+#   make test      every test, the page in a real browser included
+#   make check     format, lint and types
+#   make evaluate  is the ranking right? The README's figures, by retraining; tables/
+#   make bench     is it fast? The README's figures, beside other software
 #
 # ARGS= goes to the command behind the target: make demo ARGS="--port 9000",
 # make test ARGS="tests/influence -x". PYTHON= names the interpreter that .venv is made with.
@@ -21,7 +23,7 @@ RECIPE := pyproject.toml constraints.txt
 SAY := @printf '==> %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check
+.PHONY: help demo test check evaluate bench
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -41,6 +43,22 @@ check: $(VENV)/installed-dev
 	@$(BIN)/ruff check .
 	$(SAY) "Types: pyright"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+
+# What was retrained stays in the user's cache: a run that was cut off goes on, a second only scores.
+evaluate: $(VENV)/installed-dev
+	$(SAY) "Against retraining: whence evaluate methods --task digits"
+	@$(BIN)/whence evaluate methods --task digits --out tables
+	$(SAY) "Brittleness and curation, small: whence evaluate"
+	@$(BIN)/whence evaluate brittleness --small --out tables
+	@$(BIN)/whence evaluate curation --small --out tables
+	$(SAY) "Planted facts found: pytest -s -k planted tests/test_influence_is_right.py"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -k planted tests/test_influence_is_right.py
+
+bench: $(VENV)/installed-dev
+	$(SAY) "Logging against a training step: python -m benchmarks.logging"
+	@$(BIN)/python -m benchmarks.logging --repeats 3
+	$(SAY) "Beside other software: python -m benchmarks.peers"
+	@$(BIN)/python -m benchmarks.peers --documents 32 --rounds 2
 
 # One stamp for each set of packages: installed again only when the recipe has changed.
 $(VENV)/installed-demo: $(VENV)/torch

@@ -1,0 +1,1 @@
+"""Whence beside other attribution software, on the same model and documents."""
