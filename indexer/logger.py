@@ -34,6 +34,7 @@ from influence.capture import observed
 from influence.curvature import random_subspace
 from influence.errors import InvalidInput
 from influence.layers import select_layers
+from influence.placement import is_sharded
 from influence.projection import LayerProjection, ProjectionReceiver
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Logger:
         accumulation: Backward passes of one step, whose losses are each divided by it.
 
     Raises:
+        InvalidInput: The model is sharded.
         UnknownLayers: A pattern matches nothing.
         BuildConflict: The folder holds a log.
     """
@@ -69,6 +71,11 @@ class Logger:
         seed: int = 0,
         accumulation: int = 1,
     ) -> None:
+        if is_sharded(model):
+            raise InvalidInput(
+                f"This {type(model).__name__} is sharded by FSDP, and its layers cannot be logged "
+                "in training. Use DDP, or log the checkpoints afterwards with whence index."
+            )
         self.model = model
         self.basis = random_basis(model, rank=rank, dims=dims, layers=layers, seed=seed)
         self.writer = LogWriter(Path(out), self.basis)

@@ -71,6 +71,7 @@ async function describeIndex() {
   const served = await info().catch(() => null);
   if (served === null) return;
   const model = served.model.split("/").at(-1); // a folder's path says nothing to a reader
-  facts.textContent = `${model} · ${count(served.index.documents, "document")}`;
+  const method = served.index.method === "source" ? " · along its training" : "";
+  facts.textContent = `${model} · ${count(served.index.documents, "document")}${method}`;
   facts.hidden = false;
 }
