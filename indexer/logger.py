@@ -23,12 +23,9 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from indexer.training_log import LogWriter
-from indexer.training_record import second_moments_of
-from influence.atomic import write_bytes
 from influence.basis import Basis, LayerBasis
 from influence.capture import observed
 from influence.curvature import random_subspace
@@ -172,22 +169,6 @@ def random_basis(
     basis = Basis(tuple(chosen), damping=1.0, dims=dims, seed=seed)
     device = next(model.parameters()).device
     return basis.to(device)
-
-
-def write_second_moments(
-    model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
-) -> Path | None:
-    """Adam's second moments beside the folder of a checkpoint; None where there are none."""
-    found = {
-        name: state["exp_avg_sq"].detach().float().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if "exp_avg_sq" in (state := optimizer.state.get(parameter, {}))
-    }
-    if not found:
-        return None
-    path = second_moments_of(folder)
-    write_bytes(path, save(found))
-    return path
 
 
 def _terms(batch: Mapping[str, Any] | None, examples: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from indexer.second_moments import convert_second_moments
 from indexer.training_record import (
     DATA_ORDER,
     TrainingRecord,
@@ -26,7 +27,8 @@ def record_of_trainer(
     """From the output folder of `transformers.Trainer`: its ``checkpoint-N`` and their state.
 
     The learning rates are those that it logged. It does not write down which optimiser it had, nor
-    the weight decay.
+    the weight decay. Adam's second moments are taken out of its ``optimizer.pt``, unless training
+    wrote them itself.
 
     Args:
         directory: ``TrainingArguments.output_dir``.
@@ -64,7 +66,9 @@ def record_of_trainer(
         )
     logged.setdefault(1, logged[min(logged)])
     logged.setdefault(steps, logged[max(logged)])
-    moments = optimizer != "sgd" and all(second_moments_of(f).is_file() for f in folders)
+    moments = optimizer != "sgd" and all(
+        second_moments_of(f).is_file() or convert_second_moments(f) is not None for f in folders
+    )
     values = {
         "optimizer": {
             "name": optimizer,

@@ -16,8 +16,9 @@ from typing import Any
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from indexer.logger import Logger, write_second_moments
+from indexer.logger import Logger
 from indexer.record_import import record_of_trainer
+from indexer.second_moments import write_second_moments
 from indexer.training_record import DATA_ORDER, write_record
 from influence.errors import InvalidInput
 

@@ -10,7 +10,8 @@ import torch
 from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
-from indexer.logger import Logger, write_second_moments
+from indexer.logger import Logger
+from indexer.second_moments import write_second_moments
 from indexer.trainer_callback import LoggerCallback
 from indexer.training_log import TrainingLog
 from indexer.training_record import read_record, second_moments_of

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -203,3 +204,20 @@ def test_yaml_that_is_wrong_is_refused_in_a_sentence(folder, text, said):
     (folder / "how.yaml").write_text(text)
     with pytest.raises(InvalidInput, match=said):
         record_of_yaml(folder, folder / "how.yaml")
+
+
+def test_an_optimizer_state_of_another_model_is_refused(tmp_path, new_llama):
+    _trainer_folder(tmp_path, [(5, 1e-3), (20, 1e-4)])
+    model = new_llama(num_hidden_layers=1)
+    for folder in tmp_path.glob("checkpoint-*"):
+        model.config.save_pretrained(folder)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(3))], lr=1.0)
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "checkpoint-10" / "optimizer.pt")
+    with pytest.raises(InvalidInput, match="do not fit"):
+        record_of_trainer(tmp_path)
+    assert record_of_trainer(tmp_path, optimizer="sgd").optimizer.name == "sgd"
+    (tmp_path / "checkpoint-10" / "optimizer.pt").write_bytes(b"no state")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        record_of_trainer(tmp_path)

@@ -373,6 +373,16 @@ def test_a_trainers_run_becomes_an_index_that_is_served(
         data_collator=default_data_collator,
         callbacks=[LoggerCallback(Logger(model, tmp_path / "log", rank=4))],
     ).train()
+    written = [second_moments_of(output / f"checkpoint-{step}") for step in (2, 4)]
+    while_training = [load_file(path) for path in written]
+    for path in written:
+        path.unlink()  # as of a Trainer without the callback
+    recorded = CliRunner().invoke(app, ["record", str(output)])
+    assert recorded.exit_code == 0, recorded.output
+    for path, moments in zip(written, while_training, strict=True):
+        converted = load_file(path)
+        assert converted.keys() == moments.keys()
+        assert all(torch.equal(converted[name], moments[name]) for name in moments)
     corpus, index = str(write_jsonl(records)), tmp_path / "index"
     said = CliRunner().invoke(
         app,
