@@ -2,7 +2,7 @@
 
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -57,9 +57,12 @@ def openai_failure(
     return OpenAIFailure(error=error).model_dump()
 
 
-def documented_as_openai(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """``responses=`` of a route below `/v1/`."""
+def documented_as_openai(*statuses: int | Literal["4XX"]) -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route below `/v1/`; ``4XX`` are those that an upstream has besides."""
     return {
-        status: {"description": HTTPStatus(status).phrase, "model": OpenAIFailure}
+        status: {
+            "description": "Refused" if status == "4XX" else HTTPStatus(status).phrase,
+            "model": OpenAIFailure,
+        }
         for status in statuses
     }

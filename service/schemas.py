@@ -346,6 +346,7 @@ class IndexFacts(IndexReference):
     method: Method = Field(
         default="influence",
         description="influence: of the trained model; source: along its training.",
+        examples=["influence"],
     )
     quality: tuple[Quality, ...] = Field(
         default=(), description="How good its ranking is, as far as measured; empty: not measured."

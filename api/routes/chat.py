@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _COMPLETIONS: dict[int | str, dict[str, Any]] = {
     200: {"model": ChatCompletion, "content": {"text/event-stream": {}}},
-    **documented_as_openai(400, 401, 403, 404, 413, 429, 502, 503, 504),
+    **documented_as_openai(400, 401, 403, 404, 413, 429, "4XX", 502, 503, 504),
 }
 
 

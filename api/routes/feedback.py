@@ -59,7 +59,7 @@ class FeedbackTaken(BaseModel):
     status: Literal["kept"] = Field(default="kept", description="Always.", examples=["kept"])
 
 
-@router.post("/feedback", responses=documented(401, 403, 404, 413, 422, 429, 503))
+@router.post("/feedback", responses=documented(400, 401, 403, 404, 413, 422, 429, 503))
 async def feedback(body: FeedbackRequest, ledger: LedgerDep, access: WriterDep) -> FeedbackTaken:
     """Say whether a document is rightly beside an answer; said again, the newest holds."""
     opinion = Opinion(

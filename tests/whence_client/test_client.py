@@ -136,8 +136,9 @@ BUSY = {"type": "urn:whence:problem:overloaded", "title": "Overloaded", "status"
 def example(model: type[BaseModel]) -> dict:
     """An instance made of the examples in its own description."""
     return {
-        name: example(field.annotation) if not field.examples else field.examples[0]  # type: ignore[arg-type]
+        name: field.examples[0] if field.examples else example(field.annotation)  # type: ignore[arg-type]
         for name, field in model.model_fields.items()
+        if field.examples or field.is_required()
     }
 
 
