@@ -154,7 +154,7 @@ def _record(task: OwnedFacts, model: LoadedModel, folder: Path, ledger: Ledger) 
         request = AttributeRequest(prompt=prompt, response=response, top_k=1, opponents=False)
         result = engine.attribute(request, request_id=f"{folder.name}-{number}")
         owners, names = owners_of(result, time_us=_OCTOBER_US)
-        entries += [owners] if not entries else []
+        entries = entries or [owners]
         entry = attribution_entry(
             request,
             result,

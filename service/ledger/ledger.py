@@ -90,6 +90,18 @@ class Ledger:
             until = min(start + PAGE - 1, end)
             yield from self._entries(entries.c.sequence.between(start, until))
 
+    def texts(self, first: int, last: int) -> dict[int, str]:
+        """Texts that were kept and are not erased, by the sequence of their entry.
+
+        Raises:
+            LedgerUnavailable: The database cannot be read.
+        """
+        query = select(texts.c.sequence, texts.c.text).where(
+            texts.c.sequence.between(first, last) & texts.c.text.is_not(None)
+        )
+        with database_errors(self.engine.url), self.engine.connect() as connection:
+            return {row.sequence: row.text for row in connection.execute(query)}
+
     def events(self, *kinds: str) -> list[Entry]:
         """All entries of some kinds other than attributions, in the order of the chain."""
         return self._entries((entries.c.kind != "attribution") & entries.c.kind.in_(kinds))

@@ -32,7 +32,7 @@ def to_html(statement: dict[str, Any]) -> str:
     limits = "; ".join(
         f"{name.replace('_', ' ')} {value}"
         for name, value in terms.items()
-        if name not in ("pool", "policy") and value is not None
+        if name not in ("pool", "policy") and value is not None and value is not True
     )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Payouts for {escape(statement["period"])}</title>

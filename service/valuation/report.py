@@ -9,12 +9,18 @@ from service.valuation.aliases import Aliases
 from service.valuation.intervals import bootstrap_totals, interval, shares
 from service.valuation.periods import parse_period
 from service.valuation.totals import PeriodTotals, period_totals
+from service.valuation.weighing import Entries
 
 TOP_DOCUMENTS = 100
 
 
-def totals_of(ledger: Ledger, period: str) -> PeriodTotals:
+def totals_of(ledger: Ledger, period: str, *, entries: Entries | None = None) -> PeriodTotals:
     """Totals of a period under all aliases that the ledger has.
+
+    Args:
+        ledger: With the entries of the period.
+        period: Its name.
+        entries: A reader in front of the ledger that counts or weighs otherwise.
 
     Raises:
         InvalidInput: No period, or one without entries.
@@ -23,7 +29,7 @@ def totals_of(ledger: Ledger, period: str) -> PeriodTotals:
     wanted = parse_period(period)
     first, last = ledger.range_of(wanted.start_us, wanted.end_us)
     aliases = Aliases(ledger.events("alias"), up_to=ledger.head().sequence)
-    totals = period_totals(ledger, first, last, aliases)
+    totals = period_totals(entries or ledger, first, last, aliases)
     if totals.entries == 0:
         raise InvalidInput(
             f"The ledger has no attributions in {period}. `whence ledger show` tells from when to "

@@ -10,16 +10,21 @@ import csv
 import io
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from influence.errors import InvalidInput
 from service.ledger.chain import Pending, canonical
 from service.ledger.ledger import Ledger
 from service.valuation.allocation import divide, show_money
+from service.valuation.counting import Counting
 from service.valuation.intervals import bootstrap_totals, interval, shares
 from service.valuation.periods import parse_period
 from service.valuation.report import totals_of
 from service.valuation.totals import PeriodTotals
+from service.valuation.weighing import EQUAL_KEYS, NORMALISED, Entries, EqualKeys, Normalised
+
+if TYPE_CHECKING:
+    from service.engine import Engine
 
 PolicyName = Literal["shapley", "positive-share", "flat"]
 
@@ -35,6 +40,8 @@ POLICIES: dict[str, str] = {
     ),
     "flat": "In equal parts among the owners that the index had when answers were given.",
 }
+_AMOUNTS = {"pool", "floor", "cap_per_document", "min_payment"}
+_MEASURES = {"fold_duplicates", "norm_cap", "relative", "normalise_answers", "equal_keys"}
 _KINDS = {"shapley": "linear", "positive-share": "positive-share", "flat": "flat"}
 
 
@@ -48,6 +55,11 @@ class Terms:
         floor: What every owner in the period's index gets at least.
         cap_per_document: What an owner gets at most for each of its documents; None: any amount.
         min_payment: What is less is not paid but carried forward to the next statement.
+        fold_duplicates: Near-duplicates count nothing (`Counting`).
+        norm_cap: No vector counts as longer than so many medians (`Counting`).
+        relative: Cosines in place of nats (`Counting`).
+        normalise_answers: Each answer's totals over the sum of their absolute values.
+        equal_keys: All API keys weigh the same.
     """
 
     pool: int
@@ -55,10 +67,33 @@ class Terms:
     floor: int = 0
     cap_per_document: int | None = None
     min_payment: int = 0
+    fold_duplicates: bool = False
+    norm_cap: float | None = None
+    relative: bool = False
+    normalise_answers: bool = False
+    equal_keys: bool = False
+
+    @property
+    def counting(self) -> Counting:
+        """What passages count for."""
+        return Counting(self.fold_duplicates, self.norm_cap, self.relative)
+
+    @property
+    def text(self) -> str:
+        """The policy and every counter-measure, for the statement."""
+        said = [POLICIES[self.policy], self.counting.text]
+        said += [NORMALISED] if self.normalise_answers else []
+        said += [EQUAL_KEYS] if self.equal_keys else []
+        return " ".join(part for part in said if part)
 
 
 def make_statement(
-    ledger: Ledger, period: str, terms: Terms, *, documents: dict[str, int] | None = None
+    ledger: Ledger,
+    period: str,
+    terms: Terms,
+    *,
+    documents: dict[str, int] | None = None,
+    engine: "Engine | None" = None,
 ) -> dict[str, Any]:
     """The statement of a period; that which is recorded, where one is.
 
@@ -67,10 +102,11 @@ def make_statement(
         period: Of the entries.
         terms: How.
         documents: Of each owner, for the cap.
+        engine: Of the index that answered, where passages count otherwise than recorded.
 
     Raises:
         InvalidInput: No period or one without entries; a part of it is paid already; nobody has
-            positive worth; a cap without documents.
+            positive worth; a cap without documents; a counting that cannot be made.
         LedgerUnavailable: The database cannot be read.
     """
     wanted = parse_period(period)
@@ -85,7 +121,7 @@ def make_statement(
                 f"{paid['ledger']['first']} to {paid['ledger']['last']}, policy "
                 f"{paid['terms']['policy']}). Choose a period behind it."
             )
-    totals = totals_of(ledger, period)
+    totals = totals_of(ledger, period, entries=_entries(ledger, terms, engine))
     if terms.cap_per_document is not None and documents is None:
         raise InvalidInput("A cap for each document needs their number. Give --index INDEX.")
     worth = totals.total(_KINDS[terms.policy])
@@ -101,7 +137,7 @@ def make_statement(
         "program": version("whence"),
         "period": period,
         "terms": _shown(terms),
-        "policy_text": POLICIES[terms.policy],
+        "policy_text": terms.text,
         "ledger": _range(ledger, totals),
         "answers": {
             "entries": totals.entries,
@@ -148,10 +184,30 @@ def to_csv(statement: dict[str, Any]) -> str:
 
 
 def _shown(terms: Terms) -> dict[str, Any]:
+    """As a statement tells them; counter-measures only where there are any."""
     return {
-        name: show_money(value) if isinstance(value, int) else value
+        name: show_money(value) if name in _AMOUNTS and value is not None else value
         for name, value in asdict(terms).items()
+        if name not in _MEASURES or value not in (None, False)
     }
+
+
+def _entries(ledger: Ledger, terms: Terms, engine: "Engine | None") -> Entries:
+    """The ledger, or what stands before it under these terms."""
+    entries: Entries = ledger
+    if terms.counting != Counting():
+        if engine is None:
+            raise InvalidInput(
+                "Passages that count otherwise than recorded need the index that answered. Give "
+                "--index INDEX."
+            )
+        # Here: it loads torch, and most statements have no need of it.
+        from service.valuation.rescoring import Recounted
+
+        entries = Recounted(ledger, engine, terms.counting)
+    if terms.normalise_answers:
+        entries = Normalised(entries)
+    return EqualKeys(entries, ledger) if terms.equal_keys else entries
 
 
 def _range(ledger: Ledger, totals: PeriodTotals) -> dict[str, Any]:

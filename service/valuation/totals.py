@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.ledger.chain import Entry, unpack_totals
-from service.ledger.ledger import Ledger
 from service.valuation.aliases import Aliases
+from service.valuation.weighing import Entries
 
 GROUPS = 500
 
@@ -112,14 +112,20 @@ class _Sums:
         return totals
 
 
-def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> PeriodTotals:
+def period_totals(entries: Entries, first: int, last: int, aliases: Aliases) -> PeriodTotals:
     """Add up the attributions of a range.
+
+    Args:
+        entries: A ledger, or a reader in front of one that counts or weighs otherwise.
+        first: Sequence of the first entry.
+        last: Of the last one.
+        aliases: Who owns what is recorded under a name.
 
     Raises:
         LedgerUnavailable: The database cannot be read.
     """
     sums: dict[tuple[int, int], _Sums] = {}
-    sets = {entry.sequence: entry for entry in ledger.events("owners")}
+    sets = {entry.sequence: entry for entry in entries.events("owners")}
     policies: Counter[str] = Counter()
     callers: dict[str, float] = {}
     passages: dict[str, float] = {}
@@ -141,7 +147,7 @@ def period_totals(ledger: Ledger, first: int, last: int, aliases: Aliases) -> Pe
             )
         run = []
 
-    for entry in ledger.read(first, last):
+    for entry in entries.read(first, last):
         if entry.kind != "attribution":
             continue
         here = (entry.owner_set or 0, aliases.epoch(entry.time_us))
