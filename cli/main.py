@@ -20,6 +20,7 @@ from cli import (
     attribute,
     demo,
     evaluate,
+    game,
     inspect,
     keys,
     ledger,
@@ -58,6 +59,7 @@ app.command("worker")(worker.worker)
 app.add_typer(keys.app, name="keys")
 app.add_typer(ledger.app, name="ledger")
 app.command("valuations")(payout.valuations)
+app.command("game")(game.game)
 app.command("payout")(payout.payout)
 app.command("value")(value.value)
 app.command("quality")(quality.quality)

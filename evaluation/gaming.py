@@ -33,12 +33,13 @@ from influence.model import LoadedModel
 from influence.store import IndexReader
 from influence.tokens import TokenSequence, query_tokens
 from service.valuation.allocation import divide
-from service.valuation.duplicates import find_duplicates
+from service.valuation.counting import Counting
 from service.valuation.outliers import by_oddness
 
 GAMER = "gamer"
 POOL = 10**9  # cents: shares to nine digits
-JACCARD, COSINE, MAX_Z = 0.8, 0.95, 5.0  # the defaults of `whence quality`
+MAX_Z = 5.0  # the default of `whence quality`
+NORM_CAP = 1.5  # medians, that a vector counts as long as at most
 SETTINGS = {
     "rank": 96,  # as wide as the layers
     "dims": 4_096,
@@ -65,6 +66,23 @@ class Play:
     corpus: list[Document]
     queries: list[TokenSequence]
     by: list[str]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One way to count and weigh.
+
+    Attributes:
+        scores: Of each passage for each query, ``[Q, N]``; 0 where it does not count.
+        weights: Of the queries, ``[Q]``.
+        normalised: Each query's totals over the sum of their absolute values.
+        capped: A document earns at most `CAP` equal parts of the pool.
+    """
+
+    scores: np.ndarray
+    weights: np.ndarray
+    normalised: bool = False
+    capped: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,29 +154,29 @@ class GamingStudy:
         reader = IndexReader.open(folder / "index")
         queries = _query_vectors(reader, model, play.queries)
         scores = queries @ reader.vectors(range(len(reader))).astype(np.float64).T  # [Q, N]
-        influence = scores * reader.norms
-        relative = scores / np.linalg.norm(queries, axis=1)[:, None]  # cosines
-        whole = np.ones(len(reader), dtype=bool)
-        folded = _left(
-            reader, {d.document_id for d in find_duplicates(reader, jaccard=JACCARD, cosine=COSINE)}
-        )
-        usual = _left(reader, {one.document_id for one in by_oddness(reader) if one.z > MAX_Z})
+        directions = scores / np.linalg.norm(queries, axis=1)[:, None]  # cosines
         keys, counts = np.unique(play.by, return_counts=True)
         per_key = {str(key): 1 / count for key, count in zip(keys, counts, strict=True)}
         once, alike = np.ones(len(queries)), np.array([per_key[key] for key in play.by])
+        whole = Counting().lengths(reader)
+        folded = Counting(fold=True).lengths(reader)
+        shortened = Counting(norm_cap=NORM_CAP).lengths(reader)
+        usual = _left(reader, {one.document_id for one in by_oddness(reader) if one.z > MAX_Z})
+        same = Counting(relative=True).lengths(reader)
         measures = {
-            "none": (influence, whole, once, False),
-            "relative": (relative, whole, once, False),
-            "duplicates folded": (influence, folded, once, False),
-            "odd left out": (influence, usual, once, False),
-            "cap": (influence, whole, once, True),
-            "keys alike": (influence, whole, alike, False),
-            "all": (relative, folded & usual, alike, True),
+            "none": Measure(scores * whole, once),
+            "relative": Measure(directions * same, once),
+            "norms capped": Measure(scores * shortened, once),
+            "answers normalised": Measure(scores * whole, once, normalised=True),
+            "duplicates folded": Measure(scores * folded, once),
+            "odd left out": Measure(scores * whole * usual, once),
+            "cap": Measure(scores * whole, once, capped=True),
+            "keys alike": Measure(scores * whole, alike),
+            "all": Measure(directions * same * (folded > 0) * usual, alike, capped=True),
         }
         shares = {
             policy: {
-                name: _gamers_share(reader, total, rows, weights, worth, capped=capped)
-                for name, (total, rows, weights, capped) in measures.items()
+                name: _gamers_share(reader, measure, worth) for name, measure in measures.items()
             }
             for policy, worth in POLICIES.items()
         }
@@ -194,23 +212,24 @@ POLICIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 def _gamers_share(
     reader: IndexReader,
-    scores: np.ndarray,
-    rows: np.ndarray,
-    weights: np.ndarray,
+    measure: Measure,
     worth: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    *,
-    capped: bool,
 ) -> float:
     """Part of the pool, by the division of a payout."""
     owners = np.unique(reader.row_owners)
-    totals = np.stack([scores[:, rows & (reader.row_owners == o)].sum(axis=1) for o in owners], 1)
+    mine = [reader.row_owners == owner for owner in owners]
+    totals = np.stack([measure.scores[:, rows].sum(axis=1) for rows in mine], axis=1)
+    if measure.normalised:
+        totals = totals / np.abs(totals).sum(axis=1, keepdims=True).clip(min=1e-300)
     caps: list[int | None] = [None] * len(owners)
-    if capped:
-        ids = [reader.passage(int(row)).document_id for row in np.flatnonzero(rows)]
-        owned = dict(zip(ids, reader.row_owners[rows].tolist(), strict=True))
+    if measure.capped:
+        counted = np.flatnonzero(measure.scores.any(axis=0))
+        ids = [reader.passage(int(row)).document_id for row in counted]
+        owned = dict(zip(ids, reader.row_owners[counted].tolist(), strict=True))
         documents = [list(owned.values()).count(owner) for owner in owners.tolist()]
         caps = [CAP * POOL * count // len(owned) for count in documents]
-    earned, _ = divide(POOL, worth(totals, weights).tolist(), floors=[0] * len(owners), caps=caps)
+    floors = [0] * len(owners)
+    earned, _ = divide(POOL, worth(totals, measure.weights).tolist(), floors=floors, caps=caps)
     return earned[owners.tolist().index(GAMER)] / POOL
 
 

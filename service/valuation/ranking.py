@@ -7,6 +7,7 @@ the set is *harmful* to it: training on it made the set's answers less likely.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -25,12 +26,23 @@ class DocumentWorth:
         owner: None: nobody's.
         influence: Summed over queries and passages, nats; positive: it helped.
         self_influence: ``Σ ‖z̃‖²`` of its passages; huge ones are outliers, or mislabelled.
+        source: None: it names none.
     """
 
     document_id: str
     owner: str | None
     influence: float
     self_influence: float
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class GroupWorth:
+    """What the documents of one owner or source are worth together; None: of nobody, of none."""
+
+    name: str | None
+    documents: int
+    influence: float
 
 
 def rank_documents(reader: IndexReader, query_sum: np.ndarray) -> list[DocumentWorth]:
@@ -44,7 +56,8 @@ def rank_documents(reader: IndexReader, query_sum: np.ndarray) -> list[DocumentW
     influence: dict[str, float] = {}
     energy: dict[str, float] = {}
     owner_of: dict[str, str] = {}
-    owners = reader.row_owners
+    source_of: dict[str, str] = {}
+    owners, sources = reader.row_owners, reader.row_sources
     for start in range(0, len(reader), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(reader)))
         scores = (reader.vectors(rows).astype(np.float64) @ query_sum) * norms[rows]
@@ -53,16 +66,30 @@ def rank_documents(reader: IndexReader, query_sum: np.ndarray) -> list[DocumentW
             influence[document] = influence.get(document, 0.0) + score
             energy[document] = energy.get(document, 0.0) + norms[row] ** 2
             owner_of[document] = str(owners[row])
+            source_of[document] = str(sources[row])
     worth = [
         DocumentWorth(
             document,
             None if owner_of[document] == NO_OWNER else owner_of[document],
             total,
             float(energy[document]),
+            source_of[document] or None,
         )
         for document, total in influence.items()
     ]
     return sorted(worth, key=lambda one: -one.influence)
+
+
+def grouped(ranked: Iterable[DocumentWorth], *, by: Literal["owner", "source"]) -> list[GroupWorth]:
+    """Sums over the documents of each owner or source, the highest first."""
+    influence: dict[str | None, float] = {}
+    documents: dict[str | None, int] = {}
+    for one in ranked:
+        name = one.owner if by == "owner" else one.source
+        influence[name] = influence.get(name, 0.0) + one.influence
+        documents[name] = documents.get(name, 0) + 1
+    found = [GroupWorth(name, documents[name], total) for name, total in influence.items()]
+    return sorted(found, key=lambda one: (-one.influence, one.name or ""))
 
 
 def kept(

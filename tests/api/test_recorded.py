@@ -5,8 +5,10 @@ import time
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 from api.app import create_app
+from cli.main import app
 from influence.errors import InvalidInput
 from service.ledger.chain import unpack_totals
 from service.ledger.ledger import Ledger
@@ -112,3 +114,27 @@ def until_delivered(recording: Recording) -> None:
 
 def test_a_server_without_a_ledger_says_so(client, is_problem):
     assert "WHENCE_LEDGER_URL" in is_problem(client.get("/payouts"), 404, "not-found")["detail"]
+
+
+def test_valuations_over_http_and_by_the_command_agree_to_the_last_digit(served, tmp_path):
+    year = str(time.gmtime().tm_year)
+
+    def ask(client):
+        for response in ("the king of gold", "north of the city", "wine and bread"):
+            body = {"prompt": "who?", "response": response}
+            assert client.post("/attribute", json=body).status_code == 200
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:  # entries are delivered behind the answers
+            told = client.get("/valuations", params={"period": year})
+            if told.status_code == 200 and told.json()["entries"] == 3:
+                return told.json()
+            time.sleep(0.05)
+        raise AssertionError(told.text)
+
+    told, _ = served("all", ask)
+    done = CliRunner().invoke(
+        app, ["valuations", "--ledger", str(tmp_path / "l.db"), "--period", year]
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == told  # JSON has the shortest digits that are the same float
+    assert len(told["owners"]) == 4
