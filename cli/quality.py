@@ -34,8 +34,12 @@ def quality(
         Path | None, typer.Option(help="Folder for what is kept, as a Hugging Face dataset.")
     ] = None,
 ) -> None:
-    """Find near-duplicates, by words and by vectors, and documents that stand out; no model."""
+    """Find near-duplicates, by words and by vectors, and documents that stand out; no model.
+
+    What its neighbours contradict is told as well: it may be wrong, and is not dropped.
+    """
     from service.ledger.chain import canonical
+    from service.valuation.agreement import by_agreement
     from service.valuation.curation import Export
     from service.valuation.duplicates import find_duplicates
     from service.valuation.outliers import by_oddness
@@ -45,6 +49,7 @@ def quality(
     reader = IndexReader.open(local_index(index))
     duplicates = find_duplicates(reader, jaccard=jaccard, cosine=cosine)
     odd = [one for one in by_oddness(reader) if one.z > max_z]
+    against = [one for one in by_agreement(reader) if one.agreement < 0]
     if export != Export():
         dropped = {one.document_id for one in [*duplicates, *odd]}
         export.write(reader, [d for d in reader.document_ids() if d not in dropped])
@@ -54,6 +59,7 @@ def quality(
             "documents": len(reader.document_ids()),
             "duplicates": [vars(one) for one in duplicates],
             "outliers": [vars(one) for one in odd],
+            "contradicted": [vars(one) for one in against],
         }
         typer.echo(canonical(found))
         return
@@ -63,5 +69,8 @@ def quality(
     typer.echo(f"{len(odd)} have a self-influence beyond {max_z:g} robust standard deviations.")
     for one in odd[:SHOWN]:
         typer.echo(f"{one.z:7.1f}  {one.document_id}  {one.owner or ''}")
-    if max(len(duplicates), len(odd)) > SHOWN:
+    typer.echo(f"{len(against)} are contradicted by what is most like them; they stay.")
+    for one in against[:SHOWN]:
+        typer.echo(f"{one.agreement:7.3f}  {one.document_id} by {one.against}")
+    if max(len(duplicates), len(odd), len(against)) > SHOWN:
         typer.echo(f"The first {SHOWN} of each are shown; --json tells all.")

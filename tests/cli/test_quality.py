@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from indexer.corpus import read_corpus
 from influence.errors import InvalidInput
+from service.valuation.agreement import by_agreement
 
 WORDS = ["king", "queen", "river", "mountain", "city", "gold", "silver", "war", "peace"]
 
@@ -55,6 +56,9 @@ def test_the_table_names_copies_and_odd_documents(small):
     assert result.exit_code == 0, result.output
     assert "1.000  text    copy of 3 of d3" in result.stdout
     assert "beyond 0 robust standard deviations" in result.stdout
+    told = json.loads(_run("quality", small.index_dir, "--json").stdout)["contradicted"]
+    assert told == [vars(one) for one in by_agreement(small) if one.agreement < 0]
+    assert f"{len(told)} are contradicted" in result.stdout
 
 
 def test_nothing_is_written_where_nothing_is_kept_or_a_folder_is_in_the_way(small, tmp_path):

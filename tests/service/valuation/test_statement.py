@@ -185,3 +185,66 @@ def test_a_name_is_never_markup_nor_a_formula(ledger, owners, entry):
     statement = make_statement(ledger, "2026-10", SHAPLEY)
     assert "<script>" not in to_html(statement)
     assert "'=1+1" in to_csv(statement)
+
+
+def test_an_owner_whose_documents_have_gone_is_paid_for_what_they_answered_before(
+    ledger, owners, entry
+):
+    row = {None: 0.0, "Anna": 1.0, "Bruno": 3.0, "Chloe": 0.0}
+    left = owners(("", "Anna"))
+    after = entry("b", {None: 0.0, "Anna": 1.0}, owners=left, time_us=owners().time_us + DAY_US)
+    ledger.append([owners(), entry("a", row), left, after])
+    by = {o["owner"]: o for o in make_statement(ledger, "2026-10", Terms(500, "shapley"))["lines"]}
+    assert (by["Bruno"]["paid"], by["Bruno"]["in_newest_index"]) == ("3.00", False)
+    assert (by["Anna"]["paid"], by["Anna"]["in_newest_index"]) == ("2.00", True)
+
+
+def test_a_policy_that_changes_within_a_month_pays_every_answer_once(ledger, owners, entry):
+    start = owners().time_us
+    rows = [
+        (0, {None: 0.0, "Anna": 1.0, "Bruno": 3.0, "Chloe": 0.0}),
+        (20, {None: 0.0, "Anna": 3.0, "Bruno": 1.0, "Chloe": 0.0}),
+    ]
+    ledger.append([owners()])
+    ledger.append([entry(f"d{d}", row, time_us=start + d * DAY_US) for d, row in rows])
+    halves = [("2026-10-01..2026-10-14", SHAPLEY), ("2026-10-15..2026-10-31", Terms(400, "flat"))]
+    made = [make_statement(ledger, period, terms) for period, terms in halves]
+    for statement in made:
+        record_statement(ledger, statement, now_us=LATER_US)
+    first, second = (statement["ledger"] for statement in made)
+    assert first["last"] + 1 == second["first"]
+    assert sum(statement["answers"]["entries"] for statement in made) == 2
+    for period in ("2026-10", "2026-10-01..2026-10-21", "2026-10-20..2026-11-02"):
+        with pytest.raises(InvalidInput, match="paid already"):
+            make_statement(ledger, period, SHAPLEY)
+
+
+def test_an_answer_that_arrives_after_its_month_was_paid_counts_in_the_next(month, entry):
+    """Its clock went back, or its spool was long away from the database."""
+    record_statement(month, make_statement(month, "2026-10", SHAPLEY), now_us=NOVEMBER_US + 1)
+    row = {None: 0.0, "Anna": 1.0, "Bruno": 0.0, "Chloe": 0.0}
+    month.append([entry("late", row, time_us=NOVEMBER_US - DAY_US)])
+    assert len(payouts_seen(month, None)["payouts"]) == 1
+    november = make_statement(month, "2026-11", Terms(100, "shapley"))
+    assert november["answers"]["entries"] == 1
+    assert {line["owner"]: line["paid"] for line in november["lines"]}["Anna"] == "1.00"
+
+
+def test_worth_that_is_negative_as_a_whole_pays_those_above_zero(ledger, owners, entry):
+    ledger.append([owners(), entry("a", {None: -9.0, "Anna": 1.0, "Bruno": -5.0, "Chloe": 0.0})])
+    by = {o["owner"]: o for o in make_statement(ledger, "2026-10", Terms(100, "shapley"))["lines"]}
+    assert {name: by[name]["paid"] for name in by} == {
+        None: "0.00",
+        "Anna": "1.00",
+        "Bruno": "0.00",
+        "Chloe": "0.00",
+    }
+
+
+def test_an_owner_that_is_unknown_is_in_no_answer_and_no_statement(month):
+    stranger = frozenset({"Dora"})
+    record_statement(month, make_statement(month, "2026-10", SHAPLEY), now_us=LATER_US)
+    assert owners_seen(month, stranger) == {"owners": []}
+    assert valuations_seen(month, "2026-10", stranger)["owners"] == []
+    (statement,) = payouts_seen(month, stranger)["payouts"]
+    assert statement["lines"] == []
