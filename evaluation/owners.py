@@ -35,11 +35,12 @@ from influence.manifest import IndexSettings
 from influence.model import LoadedModel
 from influence.store import IndexReader
 from service.engine import Engine
-from service.ledger.chain import Pending, canonical
+from service.ledger.chain import Pending, canonical, unpack_totals
 from service.ledger.ledger import Ledger
 from service.ledger.record import attribution_entry, owners_of
 from service.schemas import AttributeRequest
 from service.valuation.allocation import parse_money
+from service.valuation.intervals import interval, over_models
 from service.valuation.statement import PolicyName, Terms, make_statement
 
 SETTINGS = {
@@ -112,10 +113,14 @@ class Paid:
     Attributes:
         totals: Summed signed totals over the number of documents: nats predicted to be lost by the
             answers of one model without the owner, ``[O]``.
+        low: Lower ends of their 95 % intervals, over other models and questions, ``[O]``.
+        high: Upper ends.
         earned: By policy, parts of the pool, ``[O]``.
     """
 
     totals: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     earned: dict[str, np.ndarray]
 
 
@@ -125,17 +130,28 @@ def pay(task: OwnedFacts, models: Sequence[LoadedModel], folder: Path) -> Paid:
     for number, model in enumerate(models):
         _record(task, model, folder / f"model-{number}", ledger)
     earned: dict[str, np.ndarray] = {}
-    totals = np.zeros(0)
     for policy in PAYING:
         lines = make_statement(ledger, "2026-10", Terms(POOL, policy))["lines"]
         by_name = {line["owner"]: line for line in lines}
-        mine = [by_name[name] for name in task.owners]
-        earned[policy] = np.array([parse_money(one["earned"], what="It") / POOL for one in mine])
-        if policy == "shapley":
-            worth = np.array([one["worth"] for one in mine])
-            totals = worth / len(models) / task.settings.documents
+        mine = [by_name[name]["earned"] for name in task.owners]
+        earned[policy] = np.array([parse_money(amount, what="It") / POOL for amount in mine])
+    each = _recorded(ledger, task.owners).reshape(len(models), -1, len(task.owners))
+    each /= task.settings.documents
+    low, high = interval(over_models(each))
     ledger.close()
-    return Paid(totals, earned)
+    return Paid(each.sum(axis=1).mean(axis=0), low, high, earned)
+
+
+def _recorded(ledger: Ledger, owners: Sequence[str]) -> np.ndarray:
+    """Totals of the entries in their order, ``[entries, O]``."""
+    names = {e.sequence: e.content["names"] for e in ledger.events("owners")}
+    rows = []
+    for entry in ledger.read():
+        if entry.kind == "attribution":
+            mine = names[entry.owner_set or 0]
+            totals = unpack_totals(entry.totals or b"", len(mine))
+            rows.append([totals[mine.index(name)] for name in owners])
+    return np.array(rows)
 
 
 def _record(task: OwnedFacts, model: LoadedModel, folder: Path, ledger: Ledger) -> None:
@@ -184,7 +200,7 @@ def facts_markdown(task: OwnedFacts, lost: np.ndarray, paid: Paid) -> str:
     columns = {
         "facts asked for": asked.astype(float),
         "lost without it, nats": lost,
-        "total, nats": paid.totals,
+        "total, nats [95 %]": paid.totals,
         **{f"earned, {policy}": part for policy, part in paid.earned.items()},
     }
     lines = [f"| owner | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
@@ -193,6 +209,7 @@ def facts_markdown(task: OwnedFacts, lost: np.ndarray, paid: Paid) -> str:
             f"{values[o]:.1%}" if title.startswith("earned") else f"{values[o]:.3g}"
             for title, values in columns.items()
         ]
+        cells[2] += f" [{paid.low[o]:.3g}, {paid.high[o]:.3g}]"
         lines.append(f"| {name} | {' | '.join(cells)} |")
     against = [
         "" if values is lost else f"{_rank(values, lost):.3f}" for values in columns.values()
