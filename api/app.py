@@ -14,10 +14,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api.authentication import Authentication
 from api.board import add_dashboard
+from api.connections import CLIENT_TIMEOUT_S
 from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
 from api.page import add_page
+from api.routes import additions as sending
 from api.routes import (
     attribute,
     attributions,
@@ -31,6 +33,7 @@ from api.routes import (
 )
 from api.routes import chat as completions
 from api.tracing import add_tracing
+from service.additions import Additions
 from service.attributor import Attributor
 from service.audit import AuditLog
 from service.cache import MemoryCache
@@ -60,8 +63,10 @@ def create_app(
     chat: Chat | None = None,
     exchanges: Exchanges | None = None,
     index_dir: Path | str | None = None,
+    additions: Additions | None = None,
     local_only: bool = False,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
+    client_timeout_s: float = CLIENT_TIMEOUT_S,
     max_body_bytes: int = MAX_BODY_BYTES,
     cors_origins: Sequence[str] = (),
     hidden: Hidden | None = None,
@@ -82,8 +87,10 @@ def create_app(
         chat: Writes answers; None: this server does not chat.
         exchanges: What was asked lately, to be attributed by its request id.
         index_dir: Folder or URL of the index, which the dashboard is drawn from; None: none here.
+        additions: Keeps documents that are sent to be added; None: none are taken.
         local_only: Answer only under a name of this machine, since there are no keys.
         request_timeout_s: After which an attribution is given up; a caller may ask for less.
+        client_timeout_s: In which a body must come whole.
         max_body_bytes: Largest request body.
         cors_origins: Origins whose pages may ask from a browser.
         hidden: What is withheld from every answer.
@@ -129,6 +136,7 @@ def create_app(
     app.state.exchanges = exchanges or Exchanges(
         MemoryCache(_EXCHANGES_BYTES), ttl_s=_EXCHANGES_TTL_S
     )
+    app.state.additions = additions
     app.state.request_timeout_s = request_timeout_s
     app.state.hidden = hidden or Hidden(None, None)
     app.state.rates = rates
@@ -139,7 +147,7 @@ def create_app(
     app.state.metrics = metrics or Metrics()
     app.state.shown_settings = dict(shown_settings or {})
     add_error_handlers(app)
-    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes, timeout_s=client_timeout_s)
     app.add_middleware(Authentication, keys=keys, rates=rates, local_only=local_only)
     if cors_origins:
         app.add_middleware(
@@ -154,7 +162,7 @@ def create_app(
     flush_traces = add_tracing(app)  # added last: outermost
     for routes in (
         *(attribute, attributions, completions, dashboard, documents, feedback),
-        *(indexes, probes, usage, valuations),
+        *(indexes, probes, sending, usage, valuations),
     ):
         app.include_router(routes.router)
     add_page(app)

@@ -1,13 +1,15 @@
 """What routes ask for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.tracing import Traced
 from influence.errors import NotFound
 from service.access import Access, Seen
+from service.additions import Additions
 from service.attributor import Attributor
 from service.chat.attributed import AttributedChat
 from service.chat.chat import Chat
@@ -25,18 +27,18 @@ _BEARER = HTTPBearer(
 _Declared = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 
-def _attributor(request: Request) -> Attributor:
+async def _attributor(request: Request) -> Attributor:
     return request.app.state.attributor
 
 
-def _request_id(request: Request) -> str:
+async def _request_id(request: Request) -> str:
     return request.state.request_id
 
 
-def with_scope(scope: Scope) -> Callable[[Request, _Declared], Access]:
+def with_scope(scope: Scope) -> Callable[[Request, _Declared], Awaitable[Access]]:
     """A dependency: the caller, if its key has the scope; else 403."""
 
-    def caller(request: Request, _declared: _Declared) -> Access:
+    async def caller(request: Request, _declared: _Declared) -> Access:
         access: Access = request.state.access
         access.require(scope)
         return access
@@ -52,19 +54,27 @@ PublicAttributorDep = Annotated[Attributor, Depends(_attributor)]
 RequestIdDep = Annotated[str, Depends(_request_id)]
 
 
-def _seen(request: Request, attributor: PublicAttributorDep, access: ReaderDep) -> Seen:
+async def _seen(request: Request, attributor: PublicAttributorDep, access: ReaderDep) -> Seen:
     state = request.app.state
+    answers = attributor if state.tracer is None else Traced(attributor, state.tracer)
     recording: Recording | None = state.recording
     # Inside: an entry has the totals of all owners, whichever of them the caller may see.
-    recorded = attributor if recording is None else Recorded(attributor, recording, access.name)
+    recorded = answers if recording is None else Recorded(answers, recording, access.name)
     return Seen(recorded, access, hidden=state.hidden, metrics=state.metrics)
 
 
-def _rates(request: Request) -> Rates:
+async def _rates(request: Request) -> Rates:
     return request.app.state.rates
 
 
-def _versions(request: Request) -> ServedVersions:
+async def _additions(request: Request) -> Additions:
+    additions: Additions | None = request.app.state.additions
+    if additions is None:
+        raise NotFound("This server takes no documents. Serve with WHENCE_ADDITIONS_DIR.")
+    return additions
+
+
+async def _versions(request: Request) -> ServedVersions:
     versions: ServedVersions | None = request.app.state.versions
     if versions is None:
         raise NotFound(
@@ -84,7 +94,7 @@ def _administrator(
         yield access
 
 
-def _timeout_s(
+async def _timeout_s(
     request: Request,
     x_request_timeout_ms: Annotated[
         int | None,
@@ -102,7 +112,7 @@ def _timeout_s(
     return longest if x_request_timeout_ms is None else min(x_request_timeout_ms / 1e3, longest)
 
 
-def _chat(request: Request) -> Chat:
+async def _chat(request: Request) -> Chat:
     chat: Chat | None = request.app.state.chat
     if chat is None:
         raise NotFound(
@@ -112,17 +122,19 @@ def _chat(request: Request) -> Chat:
     return chat
 
 
-def _ledger(request: Request) -> Ledger:
+async def _ledger(request: Request) -> Ledger:
     recording: Recording | None = request.app.state.recording
     if recording is None:
         raise NotFound("This server keeps no ledger. Serve with WHENCE_LEDGER_URL.")
     return recording.ledger
 
 
-def _exchanges(request: Request) -> Exchanges:
+async def _exchanges(request: Request) -> Exchanges:
     return request.app.state.exchanges
 
 
+AdditionsDep = Annotated[Additions, Depends(_additions)]
+WriterDep = Annotated[Access, Depends(with_scope("write"))]
 RatesDep = Annotated[Rates, Depends(_rates)]
 VersionsDep = Annotated[ServedVersions, Depends(_versions)]
 AttributorDep = Annotated[Seen, Depends(_seen)]
@@ -132,7 +144,7 @@ LedgerDep = Annotated[Ledger, Depends(_ledger)]
 ChatDep = Annotated[Chat, Depends(_chat)]
 
 
-def _attributed_chat(
+async def _attributed_chat(
     chat: ChatDep,
     attributor: AttributorDep,
     exchanges: ExchangesDep,

@@ -6,6 +6,7 @@ import uuid
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.board import CONTENT_SECURITY_POLICY as OF_THE_DASHBOARD
@@ -58,44 +59,59 @@ class RequestId:
 
 
 class BodyLimit:
-    """Refuses a body that is too large: by its announced length, else as soon as it has come.
+    """Refuses a body that is too large, by its announced length or as soon as it has come, or slow.
 
     The body is read here, whole, so that nothing behind this parses one that is over the limit.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_s: float) -> None:
         self._app = app
+        self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 413."""
+        """Pass a request on, or answer 408 or 413."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._body(Headers(scope=scope), receive)
+        except TimeoutError:
+            says = f"The body did not come within {self._timeout_s:g} seconds. Send it faster."
+            await _refuse(408, says, scope, receive, send)
+            return
+        except ClientDisconnect:
+            return
+        if body is not None:
+            await self._app(scope, _replaying(body, receive), send)
+            return
+        says = f"The body is larger than {self._max_body_bytes:,} bytes. Send a shorter one."
+        await _refuse(413, says, scope, receive, send)
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """All of it; None where it is over the limit."""
         body = bytearray()
         fits = _announced_bytes(headers) <= self._max_body_bytes
         more = True
         while fits and more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return
+                raise ClientDisconnect
             body += message.get("body", b"")
             more = message.get("more_body", False)
             fits = len(body) <= self._max_body_bytes
         if fits:
-            await self._app(scope, _replaying(bytes(body), receive), send)
-            return
+            return bytes(body)
         if more and "expect" not in headers:
             await _discard(receive)
-        refusal = problem(
-            Request(scope),
-            413,
-            f"The body is larger than {self._max_body_bytes:,} bytes. Send a shorter one.",
-            # What is left of the body is not read, so the connection cannot be used again.
-            headers={"Connection": "close"},
-        )
-        await refusal(scope, receive, send)
+        return None
+
+
+async def _refuse(status: int, says: str, scope: Scope, receive: Receive, send: Send) -> None:
+    # What is left of the body is not read, so the connection cannot be used again.
+    refusal = problem(Request(scope), status, says, headers={"Connection": "close"})
+    await refusal(scope, receive, send)
 
 
 def _announced_bytes(headers: Headers) -> int:

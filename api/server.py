@@ -3,12 +3,12 @@
 import asyncio
 import socket
 
-import uvicorn
-
 from api.app import create_app
 from api.authentication import is_loopback
-from influence.errors import AddressUnavailable, InvalidInput
-from service.assembly import assemble, new_rates
+from api.connections import listen, new_server
+from api.upstream import UpstreamAttributor
+from influence.errors import InvalidInput
+from service.assembly import assemble, new_adder, new_additions, new_rates
 from service.audit import AuditLog
 from service.hidden import Hidden
 from service.keys import KeyRing
@@ -16,8 +16,6 @@ from service.ledger.recorded import Recording, open_recording
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.settings import Settings, shown_settings
-
-_BACKLOG = 2048
 
 
 def run(settings: Settings) -> None:
@@ -31,7 +29,9 @@ def run(settings: Settings) -> None:
     keys = open_keys(settings)
     recording = open_recording(settings)
     configure_logging(log_format=settings.log_format, level=settings.log_level)
-    with listen(settings.host, settings.port) as listening:
+    with listen(
+        settings.host, settings.port, client_timeout_s=settings.client_timeout_s
+    ) as listening:
         try:
             asyncio.run(_serve(settings, listening, keys, recording))
         except KeyboardInterrupt:
@@ -62,25 +62,16 @@ def open_keys(settings: Settings) -> KeyRing | None:
     return None
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; made before anything is loaded, so that a taken port is known at once.
-
-    Raises:
-        AddressUnavailable: The port is taken, or the address is none of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise AddressUnavailable(
-            f"The server cannot listen on {host}:{port}: {error.strerror or error}. Stop what "
-            "listens there, or choose another --port or --host."
-        ) from error
-    return listening
+def _upstream(settings: Settings) -> UpstreamAttributor | None:
+    if settings.engine_url is None:
+        return None
+    if settings.queue:
+        raise InvalidInput(
+            "Both a queue and WHENCE_ENGINE_URL are given, and one of them attributes. Leave the "
+            "other out."
+        )
+    key = None if settings.engine_key is None else settings.engine_key.get_secret_value()
+    return UpstreamAttributor(settings.engine_url, key=key, timeout_s=settings.request_timeout_s)
 
 
 async def _serve(
@@ -90,7 +81,7 @@ async def _serve(
     recording: Recording | None,
 ) -> None:
     metrics = Metrics()
-    parts = assemble(settings, metrics)
+    parts = assemble(settings, metrics, elsewhere=_upstream(settings))
     app = create_app(
         parts.attributor,
         keys=keys,
@@ -99,9 +90,11 @@ async def _serve(
         recording=recording,
         chat=parts.chat,
         exchanges=parts.exchanges,
-        index_dir=None if settings.queue else settings.index_dir,
+        index_dir=None if settings.queue or settings.engine_url else settings.index_dir,
+        additions=new_additions(settings),
         local_only=settings.no_auth,
         request_timeout_s=settings.request_timeout_s,
+        client_timeout_s=settings.client_timeout_s,
         max_body_bytes=settings.max_body_bytes,
         cors_origins=settings.cors_origins,
         hidden=Hidden(settings.blocked_file, settings.pii_patterns_file),
@@ -109,9 +102,8 @@ async def _serve(
         metrics=metrics,
         shown_settings=shown_settings(settings),
     )
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
-    )
+    adder = None if settings.queue or settings.engine_url else new_adder(settings)
+    server = new_server(app, client_timeout_s=settings.client_timeout_s)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     loading = asyncio.create_task(parts.attributor.wait_loaded())
     await asyncio.wait([serving, loading], return_when=asyncio.FIRST_COMPLETED)
@@ -121,8 +113,12 @@ async def _serve(
         server.should_exit = True
         await serving
     else:
+        if adder is not None:
+            await adder.start()
         _announce(listening, loading.result().index.id)
     await serving
+    if adder is not None:
+        await adder.close()
     if loading.done() and not loading.cancelled():
         loading.result()  # raises what ended it
 

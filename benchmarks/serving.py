@@ -39,6 +39,10 @@ TEXT = "the a of and to in king queen river mountain city ship gold silver bread
 WORDS = TEXT.split()
 UNBATCHED = {"WHENCE_BATCH_TOKENS": "1", "WHENCE_BATCH_WAIT_MS": "0"}
 UNCACHED = {"WHENCE_CACHE_BYTES": "0"}
+MODES = {"one by one": {**UNBATCHED, **UNCACHED}, "in batches": UNCACHED, "from the cache": {}}
+CLIENTS = (1, 8, 32, 128)
+OVERLOAD = 4  # times what the server can do
+FLAT_MB = 16  # the allocator's own coming and going
 
 
 @dataclass
@@ -207,6 +211,71 @@ def show(mode: str, clients: int, measured: Measured) -> None:
     print(f"| {mode} | {clients} | {measured.rate():.0f} | {percentiles} |", flush=True)
 
 
+def rows(places: dict[str, str], requests: int) -> dict[tuple[str, int], Measured]:
+    """Every mode at every number of clients."""
+    print("| mode | clients | answers/s | p50 ms | p95 ms | p99 ms |\n|---|---|---|---|---|---|")
+    found = {}
+    for mode, settings in MODES.items():
+        with serving(places, WHENCE_QUEUE_SIZE="256", **settings) as (port, _):
+            for clients in CLIENTS:
+                same = mode == "from the cache"
+                measured = asyncio.run(closed_loop(port, clients, requests, same=same))
+                found[mode, clients] = measured
+                show(mode, clients, measured)
+    return found
+
+
+@dataclass
+class Overload:
+    """What became of a server that is asked for four times what it can do."""
+
+    capacity: float
+    flood: Measured
+    memory_mb: list[float]
+
+
+def overload(places: dict[str, str], requests: int, seconds: float) -> Overload:
+    with serving(places, WHENCE_QUEUE_SIZE="64", **UNCACHED) as (port, process):
+        measured = asyncio.run(closed_loop(port, 32, 2 * requests, same=False))
+        memory_mb: list[float] = []
+        flood = asyncio.run(
+            open_loop(
+                port,
+                OVERLOAD * measured.rate(),
+                seconds,
+                lambda: memory_mb.append(resident_mb(process)),
+            )
+        )
+    return Overload(measured.rate(), flood, memory_mb)
+
+
+def targets(found: dict[tuple[str, int], Measured], over: Overload) -> None:
+    """What was promised and what was measured."""
+    alone = found["in batches", 1]
+    overhead_ms = 1e3 * statistics.median(alone.seconds[200]) - statistics.median(alone.computed_ms)
+    ratio = found["in batches", 32].rate() / found["one by one", 32].rate()
+    refused, third = over.flood.seconds.get(429, []), len(over.memory_mb) // 3
+    early = statistics.median(over.memory_mb[third : 2 * third])
+    late = statistics.median(over.memory_mb[2 * third :])
+    goodput = over.flood.rate() / over.capacity
+    reject_ms = over.flood.percentile(99, 429) if refused else 0.0
+    cached_ms = found["from the cache", 1].percentile(99)
+    print(
+        f"\nCapacity {over.capacity:.0f}/s, asked for {OVERLOAD * over.capacity:.0f}/s: "
+        f"{len(over.flood.seconds.get(200, []))} answered, {len(refused)} refused, other statuses "
+        f"{sorted(set(over.flood.seconds) - {200, 429})}.\n\n| target | measured | |\n|---|---|---|"
+    )
+    for name, measured, met in (
+        ("in batches ≥ 3 × one by one, 32 clients", f"{ratio:.2f} ×", ratio >= 3),
+        ("beside the model ≤ 10 ms, p50, 1 client", f"{overhead_ms:.1f} ms", overhead_ms <= 10),
+        ("from the cache ≤ 10 ms, p99, 1 client", f"{cached_ms:.1f} ms", cached_ms <= 10),
+        ("answered ≥ 90 % of capacity at 4 ×", f"{goodput:.0%}", goodput >= 0.9),
+        ("refused in < 50 ms, p99, at 4 ×", f"{reject_ms:.1f} ms", reject_ms < 50),
+        ("memory flat at 4 ×", f"{early:.0f} MB, then {late:.0f} MB", late < early + FLAT_MB),
+    ):
+        print(f"| {name} | {measured} | {'met' if met else 'missed'} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=64)
@@ -216,56 +285,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         places = prepare(Path(name), arguments.hidden, arguments.records)
-        print(
-            "| mode | clients | answers/s | p50 ms | p95 ms | p99 ms |\n|---|---|---|---|---|---|"
-        )
-        modes = {
-            "one by one": {**UNBATCHED, **UNCACHED},
-            "in batches": UNCACHED,
-            "from the cache": {},
-        }
-        rates, capacity = {}, 0.0
-        for mode, settings in modes.items():
-            with serving(places, WHENCE_QUEUE_SIZE="256", **settings) as (port, _):
-                for clients in (1, 8, 32, 128):
-                    measured = asyncio.run(
-                        closed_loop(
-                            port, clients, arguments.requests, same=mode == "from the cache"
-                        )
-                    )
-                    show(mode, clients, measured)
-                    rates[mode, clients] = measured.rate()
-                    if (mode, clients) == ("in batches", 1):
-                        overhead = 1e3 * statistics.median(
-                            measured.seconds[200]
-                        ) - statistics.median(measured.computed_ms)
-        ratio = rates["in batches", 32] / rates["one by one", 32]
-        print(f"\nin batches against one by one at 32 clients: {ratio:.2f}")
-        print(f"median of the service beside the model, 1 client: {overhead:.1f} ms")
-        with serving(places, WHENCE_QUEUE_SIZE="64", **UNCACHED) as (port, process):
-            capacity = asyncio.run(closed_loop(port, 32, 2 * arguments.requests, same=False)).rate()
-            memory: list[float] = []
-            flood = asyncio.run(
-                open_loop(
-                    port,
-                    4 * capacity,
-                    arguments.overload_s,
-                    lambda: memory.append(resident_mb(process)),
-                )
-            )
-        third = len(memory) // 3
-        print(f"\ncapacity {capacity:.0f}/s; asked at {4 * capacity:.0f}/s:")
-        print(f"answered {flood.rate() / capacity:.1%} of capacity")
-        if 429 in flood.seconds:
-            print(
-                f"refused {len(flood.seconds[429])}, p50 {flood.percentile(50, 429):.1f} ms, "
-                f"p99 {flood.percentile(99, 429):.1f} ms"
-            )
-        print(f"other statuses: {sorted(set(flood.seconds) - {200, 429})}")
-        print(
-            f"memory: {statistics.median(memory[third : 2 * third]):.0f} MB in the second third, "
-            f"{statistics.median(memory[2 * third :]):.0f} MB in the last"
-        )
+        found = rows(places, arguments.requests)
+        targets(found, overload(places, arguments.requests, arguments.overload_s))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ def add(
         bool, typer.Option("--replace", help="Take the place of documents of the same id.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
+    trust_remote_code: Annotated[
+        str | None, typer.Option(help="The model, by its name, if its own code may run.")
+    ] = None,
     skip_bad_records: Annotated[
         bool, typer.Option("--skip-bad-records", help="Count and skip unreadable records.")
     ] = False,
@@ -33,7 +36,12 @@ def add(
     identity = IndexReader.open(index).manifest.model
     version = add_corpus(
         corpus,
-        load_model(model or identity.name, device=device, dtype=identity.dtype),
+        load_model(
+            model or identity.name,
+            device=device,
+            dtype=identity.dtype,
+            trust_remote_code=trust_remote_code,
+        ),
         index,
         reporter=Reporter(),
         replace=replace,

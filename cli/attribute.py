@@ -48,6 +48,9 @@ def attribute(
     dtype: Annotated[
         str, typer.Option(help="float32 or bfloat16; auto: that of the index.")
     ] = "auto",
+    trust_remote_code: Annotated[
+        str | None, typer.Option(help="The model, by its name, if its own code may run.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The whole answer, as JSON.")] = False,
 ) -> None:
     """Rank the training passages that most influenced a response."""
@@ -64,7 +67,9 @@ def attribute(
     )
     from service.engine import Engine
 
-    engine = Engine.load(index, model, device=device, dtype=dtype)
+    engine = Engine.load(
+        index, model, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+    )
     try:
         result = engine.attribute(request, request_id="command-line")
     finally:

@@ -29,6 +29,9 @@ def serve(
     ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    trust_remote_code: Annotated[
+        str | None, typer.Option(help="The model, by its name, if its own code may run.")
+    ] = None,
     search: Annotated[
         str | None, typer.Option(help="auto, exact, sq8, rabitq, gpu or milvus://HOST:PORT.")
     ] = None,
@@ -56,6 +59,7 @@ def serve(
             no_auth=no_auth or None,
             device=device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
             search=search,
             search_memory_bytes=memory_limit,
             search_min_recall=min_recall,

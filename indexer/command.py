@@ -109,6 +109,9 @@ def index(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = _default("seed"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    trust_remote_code: Annotated[
+        str | None, typer.Option(help="The model, by its name, if its own code may run.")
+    ] = None,
     skip_bad_records: Annotated[
         bool, typer.Option("--skip-bad-records", help="Count and skip unreadable records.")
     ] = False,
@@ -158,7 +161,12 @@ def index(
         loaded = folder.last
     else:
         assert model is not None  # checked above
-        loaded = load_model(model, device=crew.device(device), dtype=dtype)
+        loaded = load_model(
+            model,
+            device=crew.device(device),
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
     version = build_index(
         corpus,
         loaded,

@@ -94,7 +94,13 @@ def resolve_dtype(dtype: str) -> str:
     return dtype
 
 
-def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+def load_model(
+    model: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: str | None = None,
+) -> LoadedModel:
     """Load a transformers causal language model.
 
     Args:
@@ -103,10 +109,13 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; ``spread`` puts the layers of a model
             on all devices in turn (transformers' ``device_map="auto"``), and needs accelerate.
         dtype: ``auto``, ``float32`` or ``bfloat16``.
+        trust_remote_code: The model whose own Python code may run, by the very name under which its
+            weights are loaded; None: none.
 
     Raises:
-        ModelUnavailable: The folder or name holds no such model.
-        InvalidInput: An unknown device or dtype; adapters that are to be spread.
+        ModelUnavailable: The folder or name holds no such model, or one that needs its own code.
+        InvalidInput: Code of another model is trusted; an unknown device or dtype; adapters that
+            are to be spread.
     """
     where = resolve_device("auto" if device == SPREAD else device)
     precision = resolve_dtype(dtype)
@@ -119,15 +128,24 @@ def load_model(model: str | Path, *, device: str = "auto", dtype: str = "auto") 
         )
     whole = base or name  # where the weights of the model itself are
     has_tokenizer = base is None or (Path(name) / "tokenizer.json").is_file()
+    if trust_remote_code not in (None, whole):
+        raise InvalidInput(
+            f"The code of {trust_remote_code} is trusted, and the model to load is {whole}. Name "
+            "that one, if you have read its code, or none."
+        )
+    code: dict[str, Any] = {"trust_remote_code": trust_remote_code is not None}
     try:
-        config = AutoConfig.from_pretrained(whole)
-        tokenizer = AutoTokenizer.from_pretrained(name if has_tokenizer else whole, use_fast=True)
+        config = AutoConfig.from_pretrained(whole, **code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name if has_tokenizer else whole, use_fast=True, **code
+        )
         loaded, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             whole,
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
             device_map="auto" if device == SPREAD else None,
+            **code,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelUnavailable(

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence.atomic import file_sha256
+from influence.document_files import DocumentFiles
 from influence.documents import Document
 from influence.errors import IndexCorrupt, IndexMismatch, NotFound
 from influence.manifest import (
@@ -35,6 +36,7 @@ from influence.manifest import (
 from influence.rows import TOMBSTONES, LiveRows, Tombstones
 from influence.tables import document_of
 from influence.totals import NO_OWNER, OWNERS, OwnerTotals
+from influence.vector_file import VectorFile
 from influence.versions import VERSIONS, Lease, hold, hold_current
 
 __all__ = [
@@ -142,20 +144,22 @@ class IndexReader:
 
     def vector_shards(self) -> list[np.ndarray]:
         """Unit vectors, memory-mapped fp16 ``[n, D]``, in the order of the rows."""
-        bounds = zip(self._first_row, self._first_row[1:], strict=False)
-        return [
-            stored[run]
-            for stored, (first, end) in zip(self.stored_shards(), bounds, strict=True)
-            for run in self._live.runs(int(first), int(end))
-        ]
+        return list(self._left(self.stored_shards()))
+
+    def vector_files(self) -> list[VectorFile]:
+        """As `vector_shards`, but read from the disk at each use: for a process that goes on."""
+        return list(self._left(self._files))
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Unit vectors of some rows, ``[n, D]`` float32."""
-        shards = self.stored_shards()
+        """Unit vectors of some rows, ``[n, D]`` float32.
+
+        Raises:
+            IndexCorrupt: A file is not what it was when it was opened.
+        """
         out = np.empty((len(rows), self.dims), dtype=np.float32)
         for position, row in enumerate(rows):
             shard, offset = self._locate(int(row))
-            out[position] = shards[shard][offset]
+            out[position] = self._files[shard].take(np.array([offset]))[0]
         return out
 
     def stored_shards(self) -> list[np.ndarray]:
@@ -197,15 +201,7 @@ class IndexReader:
             raise NotFound(
                 f"Document {document_id!r} is not in this index. `whence info` tells what it holds."
             )
-        shard = int(np.searchsorted(self._first_document, place, side="right")) - 1
-        offset = place - int(self._first_document[shard])
-        stored = self._document_files[shard]
-        group = 0
-        while offset >= stored.metadata.row_group(group).num_rows:
-            offset -= stored.metadata.row_group(group).num_rows
-            group += 1
-        record = stored.read_row_group(group).slice(offset, 1).to_pylist()[0]
-        return self._stored_document(record)
+        return self._stored_document(self._document_files.record(place))
 
     def documents(self) -> Iterator[StoredDocument]:
         """All documents with their texts, in the order of the corpus; a few in memory at a time."""
@@ -220,13 +216,10 @@ class IndexReader:
         Args:
             columns: Of the table; all of them by default.
         """
-        removed, number = set(self.tombstones.documents.tolist()), 0
-        for stored in self._document_files:
-            for group in range(stored.metadata.num_row_groups):
-                for record in stored.read_row_group(group, columns=columns).to_pylist():
-                    if number not in removed:
-                        yield number, record
-                    number += 1
+        removed = set(self.tombstones.documents.tolist())
+        for number, record in enumerate(self._document_files.records(columns)):
+            if number not in removed:
+                yield number, record
 
     def rows_of(self, document_id: str) -> tuple[int, ...]:
         """Rows of a document's passages; none for a document that is not here."""
@@ -279,6 +272,20 @@ class IndexReader:
         """
         check_files(self.directory, self.manifest)
 
+    def _left(self, shards: Sequence[Any]) -> Iterator[Any]:
+        """The runs of rows that were not removed, of shards in memory or on the disk."""
+        bounds = zip(self._first_row, self._first_row[1:], strict=False)
+        for stored, (first, end) in zip(shards, bounds, strict=True):
+            for run in self._live.runs(int(first), int(end)):
+                yield stored[run]
+
+    @cached_property
+    def _files(self) -> list[VectorFile]:
+        return [
+            VectorFile(self._path(f"vectors/{shard.name}.npy"), array)
+            for shard, array in zip(self.manifest.shards, self.stored_shards(), strict=True)
+        ]
+
     def _path(self, name: str) -> Path:
         if name not in self.manifest.files:
             raise IndexCorrupt(
@@ -327,12 +334,9 @@ class IndexReader:
         return (document_id for document_id, left in zip(stored, live, strict=True) if left)
 
     @cached_property
-    def _document_files(self) -> list[Any]:
-        return [self._parquet("documents", s) for s in self.manifest.shards]
-
-    @cached_property
-    def _first_document(self) -> np.ndarray:
-        return np.cumsum([0, *(file.metadata.num_rows for file in self._document_files)])
+    def _document_files(self) -> DocumentFiles:
+        shards = self.manifest.shards
+        return DocumentFiles([self._path(f"documents/{s.name}.parquet") for s in shards])
 
     @cached_property
     def _documents(self) -> dict[str, int]:

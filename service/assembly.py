@@ -4,11 +4,17 @@ Importing this module loads neither torch nor faiss.
 """
 
 import asyncio
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from influence.errors import InvalidInput
+from influence.remote import is_url
+from service.adding import Adder
+from service.additions import Additions
 from service.attributor import Attributor
 from service.cache import Cache, MemoryCache, RedisCache
 from service.caching import CachingAttributor
@@ -46,18 +52,22 @@ class Parts:
     exchanges: Exchanges
 
 
-def assemble(settings: Settings, metrics: Metrics) -> Parts:
+def assemble(settings: Settings, metrics: Metrics, *, elsewhere: Attributor | None = None) -> Parts:
     """What a server of these settings is made of; nothing is loaded yet.
 
     Args:
         settings: Of the deployment.
         metrics: Where it is counted.
+        elsewhere: Attributes in place of an engine here.
 
     Raises:
         InvalidInput: A queue is wanted and no Redis is named.
     """
     cache = _cache(settings)
     exchanges = Exchanges(cache, ttl_s=settings.cache_ttl_s)
+    if elsewhere is not None:
+        attributor = CachingAttributor(elsewhere, cache)
+        return Parts(attributor, None, _chat(settings, None), exchanges)
     if settings.queue:
         attributor = CachingAttributor(_by_workers(settings, metrics), cache)
         return Parts(attributor, None, _chat(settings, None), exchanges)
@@ -84,6 +94,39 @@ def new_rates(settings: Settings) -> Rates:
     return OwnRates() if settings.redis_url is None else SharedRates(settings.redis_url)
 
 
+def new_additions(settings: Settings) -> Additions | None:
+    """Where documents are kept that are sent to be added; None: none are taken."""
+    return None if settings.additions_dir is None else Additions(settings.additions_dir)
+
+
+def new_adder(settings: Settings) -> Adder | None:
+    """What adds them, in a process that has the index; None where there is nothing to do.
+
+    Raises:
+        InvalidInput: The index is at a URL, where nothing is changed.
+    """
+    additions = new_additions(settings)
+    if additions is None:
+        return None
+    if is_url(settings.index_dir):
+        raise InvalidInput(
+            f"Documents cannot be added to {settings.index_dir}, which is read from a URL. Add "
+            "them where the index is kept and use `whence push`, or unset WHENCE_ADDITIONS_DIR."
+        )
+    index_dir = Path(settings.index_dir)
+
+    def command(corpus: Path, replace: bool) -> Sequence[str]:
+        model = [] if settings.model is None else ["--model", settings.model]
+        if (trusted := settings.trust_remote_code) is not None:
+            model += ["--trust-remote-code", trusted]
+        options = [*model, "--device", settings.device, *(["--replace"] if replace else [])]
+        # A program of its own: what serves knows nothing of how an index is made.
+        program = [sys.executable, "-m", "cli.main", "add"]
+        return [*program, *options, "--", str(index_dir), str(corpus)]
+
+    return Adder(additions, index_dir, command)
+
+
 def run_worker(settings: Settings) -> None:
     """Load the engine and do jobs until told to end; one line says when it is ready.
 
@@ -102,6 +145,7 @@ async def _work(settings: Settings, redis_url: str, metrics: Metrics) -> None:
     from service.worker import QueueWorker
 
     attributor, versions = new_local_attributor(settings, metrics)
+    adder = new_adder(settings)
     await attributor.start()
     await versions.start()
     try:
@@ -113,9 +157,13 @@ async def _work(settings: Settings, redis_url: str, metrics: Metrics) -> None:
             concurrency=_JOBS_OF_A_WORKER,
             metrics=metrics,
         )
+        if adder is not None:
+            await adder.start()
         print(f"Whence works on the index {info.index.id}", flush=True)
         await worker.run()
     finally:
+        if adder is not None:
+            await adder.close()
         await versions.close()
         await attributor.close()
 
@@ -178,4 +226,5 @@ def _load(settings: Settings, metrics: Metrics) -> "Engine":
         search=settings.search,
         search_min_recall=settings.search_min_recall,
         max_query_tokens=settings.max_query_tokens,
+        trust_remote_code=settings.trust_remote_code,
     )

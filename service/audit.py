@@ -4,6 +4,7 @@ An action is written down, and on the disk, before it is done, and its outcome a
 done that is not in the log. Importing this module loads neither torch nor faiss.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -51,10 +52,22 @@ class AuditLog:
         }
         with storage_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # One write in append mode: lines of several processes do not mix.
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o640)
             try:
-                os.write(file, json.dumps(entry).encode("ascii") + b"\n")
-                os.fsync(file)
+                fcntl.flock(file, fcntl.LOCK_EX)  # lines of several processes do not mix
+                _append_whole(file, json.dumps(entry).encode("ascii") + b"\n")
             finally:
                 os.close(file)
+
+
+def _append_whole(file: int, line: bytes) -> None:
+    """All of a line, on the disk, or nothing of it: half of one would spoil the next."""
+    end = os.lseek(file, 0, os.SEEK_END)
+    try:
+        written = 0
+        while written < len(line):
+            written += os.pwrite(file, line[written:], end + written)
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, end)
+        raise

@@ -112,6 +112,7 @@ class Engine:
         search: str = "auto",
         search_min_recall: float = 0.98,
         max_query_tokens: int | None = None,
+        trust_remote_code: str | None = None,
     ) -> "Engine":
         """Open an index, load its model, and answer a first question to warm both up.
 
@@ -124,6 +125,7 @@ class Engine:
             search: How to search.
             search_min_recall: Recall@10 below which every row is compared instead.
             max_query_tokens: Most tokens of a query; as many as the model reads when None.
+            trust_remote_code: The model, by its name, if its own code may run.
 
         Raises:
             IndexUnavailable: There is no usable index; see its subclasses.
@@ -135,6 +137,7 @@ class Engine:
             identity.name if model is None else model,
             device=device,
             dtype=identity.dtype if dtype == "auto" else dtype,
+            trust_remote_code=trust_remote_code,
         )
         engine = cls(
             reader,

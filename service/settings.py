@@ -18,6 +18,7 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -53,6 +54,9 @@ class Settings(BaseSettings):
     )
     model: str | None = Field(
         None, description="Model folder or name; the one that the index names by default."
+    )
+    trust_remote_code: str | None = Field(
+        None, description="The model, by its name, if its own Python code may run."
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, spread …")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -93,6 +97,9 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(
         "warning", description="debug, info, warning or error; info has a line for every request."
     )
+    additions_dir: Path | None = Field(
+        None, description="Folder in which sent documents wait to be added to the index."
+    )
     follow_s: float = Field(
         2.0, gt=0, description="How often to look whether another version of the index is current."
     )
@@ -116,6 +123,12 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="A Redis that replicas share, redis://…; without it they share nothing."
     )
+    engine_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Another Whence server that attributes; no model and no index here.",
+    )
+    engine_key: SecretStr | None = Field(None, description="API key for the server at engine_url.")
     queue: bool = Field(
         False, description="Let workers attribute, over the queue in Redis; no model here."
     )
@@ -159,7 +172,17 @@ class Settings(BaseSettings):
         4, ge=0, description="Answers that are written at the same time; 0: no chat."
     )
     chat_max_tokens: int = Field(1024, gt=0, description="Most tokens of an answer of the chat.")
+    client_timeout_s: float = Field(
+        20.0, gt=0, description="How long a client may take to send a head, or a body."
+    )
     max_body_bytes: int = Field(5_000_000, gt=0, description="Largest request body.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _needs_no_index_in_front_of_an_engine(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("engine_url"):
+            return {"index_dir": Path(), **values}
+        return values
 
 
 def shown_settings(settings: Settings) -> dict[str, bool | int | float]:

@@ -4,8 +4,10 @@ import copy
 import json
 import os
 import signal
+import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -296,6 +298,34 @@ def die_before(operation: int, folder: Path, work) -> None:
 def die_at():
     """`die_before`, for a process that is to be killed between two files."""
     return die_before
+
+
+class SmallDisk:
+    """A tmpfs of 256 kB that can be filled to its last byte."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._filling = folder / "filling"
+
+    def fill(self):
+        with self._filling.open("ab", buffering=0) as file, suppress(OSError):
+            while file.write(b"x" * 512):
+                pass
+
+    def free(self):
+        self._filling.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs to mount a tmpfs")
+    yield SmallDisk(folder)
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "influence": set(),
     "indexer": {"influence"},
     "service": {"influence"},
-    "api": {"service", "influence"},
+    "api": {"service", "influence", "whence_client"},
     "evaluation": {"influence", "indexer", "service"},
     "demo": {"influence", "indexer", "service"},
     "cli": {"influence", "indexer", "service", "api", "evaluation", "demo"},

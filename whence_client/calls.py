@@ -1,7 +1,7 @@
 """The calls of the API: what is sent, and which type comes back. No input or output here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -44,6 +44,7 @@ class Call(Generic[Result]):
     path: str
     result: type[Result]
     body: BaseModel | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def parse(self, content: bytes) -> Result:
         """The typed result; fields that a newer server adds are left out."""

@@ -13,7 +13,7 @@ not work on what nobody will read.
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TypeVar, Unpack
+from typing import Generic, TypeVar, Unpack
 
 import httpx2
 from pydantic import BaseModel
@@ -31,24 +31,54 @@ from whence_client.failures import ServerUnreachable, problem_of
 from whence_client.patience import Patience
 
 Result = TypeVar("Result", bound=BaseModel)
+Http = TypeVar("Http", httpx2.Client, httpx2.AsyncClient)
 
 _TIMEOUT_S = 60.0
 
 
-class Client:
-    """Calls that wait for their answer; for several threads.
+class _Connection(Generic[Http]):
+    """What both clients are: where the server is, the key, and how long to try.
 
     Args:
         base_url: Where the server is.
         key: The API key; None where it runs without.
         timeout_s: For one call, over all its tries.
+        retry: Whether a server that is busy or restarting is asked again.
     """
 
+    _kind: type[Http]
+
     def __init__(
-        self, base_url: str, *, key: str | None = None, timeout_s: float = _TIMEOUT_S
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = _TIMEOUT_S,
+        retry: bool = True,
     ) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = self._kind(base_url=base_url, headers=headers)
         self._timeout_s = timeout_s
-        self._http = httpx2.Client(base_url=base_url, headers=_headers(key))
+        self._retry = retry
+
+    def _patience(self) -> Patience:
+        return Patience(self._timeout_s, retry=self._retry)
+
+    def _final(
+        self, response: httpx2.Response | None, failure: httpx2.TransportError | None
+    ) -> Exception:
+        if response is not None:
+            return problem_of(response)
+        return ServerUnreachable(
+            f"No answer from {self._http.base_url}: {failure!r}. Check the address, and that the "
+            "server runs."
+        )
+
+
+class Client(_Connection[httpx2.Client]):
+    """Calls that wait for their answer; for several threads."""
+
+    _kind = httpx2.Client
 
     def __enter__(self) -> "Client":
         return self
@@ -68,22 +98,23 @@ class Client:
             WhenceProblem: The server refused or failed.
             ServerUnreachable: No answer within `timeout_s`.
         """
-        return self._call(calls.attribute(prompt, response, options))
+        return self.call(calls.attribute(prompt, response, options))
 
     def attribute_batch(self, requests: Sequence[AttributeRequest]) -> BatchResult:
         """Attribute several; each item has a result or a problem. Raises as `attribute`."""
-        return self._call(calls.attribute_batch(requests))
+        return self.call(calls.attribute_batch(requests))
 
     def document(self, document_id: str) -> DocumentResult:
         """A document as it was indexed. Raises as `attribute`."""
-        return self._call(calls.document(document_id))
+        return self.call(calls.document(document_id))
 
     def info(self) -> ServiceInfo:
         """What is being served. Raises as `attribute`."""
-        return self._call(calls.info())
+        return self.call(calls.info())
 
-    def _call(self, call: Call[Result]) -> Result:
-        patience = Patience(self._timeout_s)
+    def call(self, call: Call[Result]) -> Result:
+        """Any call of `whence_client.calls`. Raises as `attribute`."""
+        patience = self._patience()
         while True:
             response, failure = None, None
             try:
@@ -96,24 +127,14 @@ class Client:
                 return call.parse(response.content)
             wait_s = patience.wait_s(response)
             if wait_s is None:
-                raise _final(self._http, response, failure) from failure
+                raise self._final(response, failure) from failure
             time.sleep(wait_s)
 
 
-class AsyncClient:
-    """Calls to be awaited; otherwise as `Client`.
+class AsyncClient(_Connection[httpx2.AsyncClient]):
+    """Calls to be awaited; otherwise as `Client`."""
 
-    Args:
-        base_url: Where the server is.
-        key: The API key; None where it runs without.
-        timeout_s: For one call, over all its tries.
-    """
-
-    def __init__(
-        self, base_url: str, *, key: str | None = None, timeout_s: float = _TIMEOUT_S
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._http = httpx2.AsyncClient(base_url=base_url, headers=_headers(key))
+    _kind = httpx2.AsyncClient
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -129,22 +150,23 @@ class AsyncClient:
         self, prompt: str, response: str, **options: Unpack[Options]
     ) -> AttributeResult:
         """See `Client.attribute`."""
-        return await self._call(calls.attribute(prompt, response, options))
+        return await self.call(calls.attribute(prompt, response, options))
 
     async def attribute_batch(self, requests: Sequence[AttributeRequest]) -> BatchResult:
         """See `Client.attribute_batch`."""
-        return await self._call(calls.attribute_batch(requests))
+        return await self.call(calls.attribute_batch(requests))
 
     async def document(self, document_id: str) -> DocumentResult:
         """See `Client.document`."""
-        return await self._call(calls.document(document_id))
+        return await self.call(calls.document(document_id))
 
     async def info(self) -> ServiceInfo:
         """See `Client.info`."""
-        return await self._call(calls.info())
+        return await self.call(calls.info())
 
-    async def _call(self, call: Call[Result]) -> Result:
-        patience = Patience(self._timeout_s)
+    async def call(self, call: Call[Result]) -> Result:
+        """See `Client.call`."""
+        patience = self._patience()
         while True:
             response, failure = None, None
             try:
@@ -157,35 +179,19 @@ class AsyncClient:
                 return call.parse(response.content)
             wait_s = patience.wait_s(response)
             if wait_s is None:
-                raise _final(self._http, response, failure) from failure
+                raise self._final(response, failure) from failure
             await asyncio.sleep(wait_s)
-
-
-def _headers(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def _request(
     http: "httpx2.Client | httpx2.AsyncClient", call: Call[Result], patience: Patience
 ) -> httpx2.Request:
     left_s = patience.left_s
-    headers = {"X-Request-Timeout-Ms": str(max(1, int(1e3 * left_s)))}
+    headers = {"X-Request-Timeout-Ms": str(max(1, int(1e3 * left_s))), **call.headers}
     content = None
     if call.body is not None:
         content = call.body.model_dump_json(exclude_none=True)
         headers["Content-Type"] = "application/json"
     return http.build_request(
         call.method, call.path, content=content, headers=headers, timeout=left_s
-    )
-
-
-def _final(
-    http: "httpx2.Client | httpx2.AsyncClient",
-    response: httpx2.Response | None,
-    failure: httpx2.TransportError | None,
-) -> Exception:
-    if response is not None:
-        return problem_of(response)
-    return ServerUnreachable(
-        f"No answer from {http.base_url}: {failure!r}. Check the address, and that the server runs."
     )

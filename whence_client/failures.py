@@ -6,14 +6,19 @@ from httpx2 import Response
 from pydantic import ValidationError
 
 from service.schemas import Problem
+from whence_client.patience import retry_after_s
 
 
 class WhenceProblem(Exception):
-    """The server refused or failed; `problem` is its document (RFC 9457)."""
+    """The server refused or failed; `problem` is its document (RFC 9457).
 
-    def __init__(self, problem: Problem) -> None:
+    `retry_after_s` says when to ask again, where the server does.
+    """
+
+    def __init__(self, problem: Problem, *, retry_after_s: int | None = None) -> None:
         super().__init__(f"{problem.detail} ({problem.status}, request {problem.request_id})")
         self.problem = problem
+        self.retry_after_s = retry_after_s
 
     @property
     def kind(self) -> str:
@@ -38,4 +43,4 @@ def problem_of(response: Response) -> WhenceProblem:
             detail=f"The answer is no problem document: {phrase}. Ask whoever runs the proxy.",
             request_id=response.headers.get("x-request-id", "unknown"),
         )
-    return WhenceProblem(problem)
+    return WhenceProblem(problem, retry_after_s=retry_after_s(response))

@@ -21,9 +21,11 @@ class Patience:
 
     Args:
         timeout_s: From now.
+        retry: Whether there is more than one try.
     """
 
     timeout_s: float
+    retry: bool = True
     tries: int = 0
     _ends: float = field(init=False)
 
@@ -41,10 +43,10 @@ class Patience:
         Args:
             response: What was answered; None: nothing was.
         """
-        if response is not None and response.status_code not in RETRIED:
+        if not self.retry or (response is not None and response.status_code not in RETRIED):
             return None
-        told = None if response is None else response.headers.get("retry-after")
-        if told is not None and told.isdigit():
+        told = None if response is None else retry_after_s(response)
+        if told is not None:
             wait = float(told)
         else:
             # Spread out, so that those whom a restart threw out do not come back at once.
@@ -52,3 +54,9 @@ class Patience:
             wait = random.uniform(longest / 2, longest)
         self.tries += 1
         return wait if time.monotonic() + wait < self._ends else None
+
+
+def retry_after_s(response: Response) -> int | None:
+    """When to ask again, as the server says; None: it does not."""
+    told = response.headers.get("retry-after", "")
+    return int(told) if told.isascii() and told.isdigit() else None

@@ -20,7 +20,7 @@ _MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.p
 _FAILURES = documented(401, 403, 404, 422, 429, 503)
 
 
-def _filters(
+async def _filters(
     period: Annotated[
         str | None,
         Query(
@@ -41,7 +41,7 @@ def _filters(
     return Filters(period or None, owner or None, source or None)
 
 
-def _dashboard(request: Request, access: ReaderDep) -> Dashboard:
+async def _dashboard(request: Request, access: ReaderDep) -> Dashboard:
     if access.owners is not None:  # it would show worth and texts of others
         raise Forbidden(
             "The dashboard shows everybody's documents, and this key is for those of its owners. "

@@ -81,7 +81,9 @@ class Recorder:
                 continue
             try:
                 with self._files_changing:
-                    self._spool.append(self._lines([one for many, _ in asked for one in many]))
+                    lines, known = self._lines([one for many, _ in asked for one in many])
+                    self._spool.append(lines)
+                    self._known = known  # not before: on a full disk they are not there
             except AttributionError as error:
                 for _, done in asked:
                     done.set_exception(error)
@@ -90,18 +92,20 @@ class Recorder:
                 done.set_result(None)
             self._work.set()
 
-    def _lines(self, pending: list[Pending]) -> list[bytes]:
-        """Their lines; owners stand once in every file, which is then complete by itself."""
+    def _lines(self, pending: list[Pending]) -> tuple[list[bytes], tuple[SpoolFile, set[str]]]:
+        """Their lines, and what is known once they are in the file.
+
+        Owners stand once in every file, which is then complete by itself.
+        """
         file, known = self._known
-        if file is not self._spool.current:
-            known = set()
+        current = self._spool.current
+        known = set(known) if file is current else set()
         fresh: list[Pending] = []
         for one in pending:
             if one.kind != "owners" or one.key not in known:
                 fresh.append(one)
                 known.add(one.key)
-        self._known = (self._spool.current, known)
-        return [to_line(one) for one in fresh]
+        return [to_line(one) for one in fresh], (current, known)
 
     def _deliver(self) -> None:
         ledger: Ledger | None = None

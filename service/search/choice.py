@@ -79,7 +79,7 @@ def open_search(
         )
     kind = _chosen(reader, memory_bytes) if wanted == "auto" else wanted
     _check_room(kind, reader, memory_bytes)
-    stored = StoredRows(reader.vector_shards())
+    stored = StoredRows(reader.vector_files())
     if kind == "gpu":
         from service.search.gpu import open_gpu
 
@@ -110,7 +110,7 @@ def repair_searches(
     Raises:
         StorageFull: The folder cannot be written.
     """
-    stored = StoredRows(reader.vector_shards())
+    stored = StoredRows(reader.vector_files())
     damaged = damaged_structures(reader)
     for kind in damaged:
         save(reader, kind, _derived(kind, reader, stored, min_recall, threads))
@@ -154,7 +154,7 @@ def _exact(kind: str, reader: IndexReader, memory_bytes: int, threads: int | Non
     # A part is read by each thread, and in a matrix product lies beside its float32 copy.
     part_bytes = max(2 * reader.dims, min(PART_BYTES, memory_bytes // (4 * threads)))
     return ExactSearch(
-        reader.vector_shards(),
+        reader.vector_files(),
         reader.norms,
         precision=precision,
         threads=threads,
@@ -195,7 +195,7 @@ def _derived(
     norms = reader.norms
     arrays = int8_codes(stored) if kind == "sq8" else rabitq_codes(stored, norms)
     queries = own_queries(stored)
-    exact = ExactSearch(reader.vector_shards(), norms, precision="disk", threads=threads)
+    exact = ExactSearch(reader.vector_files(), norms, precision="disk", threads=threads)
     truth = best_by(exact, stored, queries, RECALL_AT)
     exact.close()
     measured = Derived(arrays=arrays, rescored=RESCORED, recall=0.0)

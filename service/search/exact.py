@@ -21,9 +21,10 @@ import numkong
 import numpy as np
 import torch
 
+from influence.vector_file import VectorFile
 from service.search.backend import Found, Sought, stacked
 from service.search.scan import found_by_scan
-from service.search.stored import StoredRows, let_go
+from service.search.stored import StoredRows
 
 Precision = Literal["float32", "float16", "disk"]
 
@@ -43,7 +44,7 @@ class ExactSearch:
     """Scores of queries with all rows (`service.search.backend.Search`).
 
     Args:
-        shards: Unit vectors, ``[n, D]`` float16, in the order of the rows.
+        shards: Unit vectors, ``[n, D]`` float16, in the order of the rows; in files for ``disk``.
         norms: Of the rows, ``[N]`` float32: the weights of a weighted search.
         precision: Of the vectors in memory; ``disk``: they stay there.
         threads: That work on one query; all cores by default.
@@ -56,7 +57,7 @@ class ExactSearch:
 
     def __init__(
         self,
-        shards: Sequence[np.ndarray],
+        shards: Sequence[np.ndarray | VectorFile],
         norms: np.ndarray,
         *,
         precision: Precision = "float32",
@@ -70,14 +71,12 @@ class ExactSearch:
         threads = threads or available_threads()
         most_rows = max(1, min(part_bytes // max(2 * self.dims, 1), _MAX_PART_ROWS))
         if precision == "disk":
-            self._parts = list(stored.parts(most_rows))
             self._stored = stored
         else:
-            per_part = max(1, min(-(-self.rows // (threads * _PARTS_PER_THREAD)), most_rows))
+            most_rows = max(1, min(-(-self.rows // (threads * _PARTS_PER_THREAD)), most_rows))
             dtype = np.float32 if precision == "float32" else np.float16
-            self._parts = list(_copied(stored, per_part, dtype))
-            self._stored = StoredRows(self._parts)
-        self._firsts = np.cumsum([0, *(len(part) for part in self._parts)])
+            self._stored = StoredRows(list(_copied(stored, most_rows, dtype)))
+        self._parts = self._stored.bounds(most_rows)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="search")
 
     def search(self, queries: Sequence[Sought]) -> list[Found]:
@@ -97,17 +96,15 @@ class ExactSearch:
         out = np.empty((len(queries), self.rows), dtype=np.float32)
         halves = queries.astype(np.float16)
 
-        def scan(part: int) -> None:
-            rows, to = self._parts[part], out[:, self._firsts[part] : self._firsts[part + 1]]
+        def scan(part: tuple[int, int]) -> None:
+            rows, to = self._stored.read(*part), out[:, slice(*part)]
             if self.name == "float32":
                 for query, scores in zip(queries, to, strict=True):
                     _float32_products(rows, query, scores)
             else:
                 to[:] = numkong.cdist(halves, rows, "dot")
-            if self.name == "disk":
-                let_go(rows)
 
-        list(self._pool.map(scan, range(len(self._parts))))
+        list(self._pool.map(scan, self._parts))
         if self.name == "float32":
             return out, np.zeros(len(queries))
         rounded_off = np.linalg.norm(queries - halves.astype(np.float32), axis=1)
@@ -117,13 +114,10 @@ class ExactSearch:
         """Cosines ``[Q, N]`` by matrix products, which have threads of their own."""
         out = np.empty((len(queries), self.rows), dtype=np.float32)
         asked = torch.from_numpy(queries)
-        for part, rows in enumerate(self._parts):
-            # PyTorch converts float16 five times as fast as numpy, and takes no read-only arrays.
-            full = torch.from_numpy(rows.copy() if self.name == "disk" else rows).float()
-            to = torch.from_numpy(out)[:, self._firsts[part] : self._firsts[part + 1]]
-            to.copy_(asked @ full.T)
-            if self.name == "disk":
-                let_go(rows)
+        for part in self._parts:
+            # PyTorch converts float16 five times as fast as numpy.
+            full = torch.from_numpy(self._stored.read(*part)).float()
+            torch.from_numpy(out)[:, slice(*part)].copy_(asked @ full.T)
         return out
 
     def close(self) -> None:

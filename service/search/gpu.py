@@ -12,7 +12,7 @@ import numpy as np
 
 from influence.errors import IndexUnavailable
 from service.search.candidates import CandidateSearch
-from service.search.stored import StoredRows, let_go
+from service.search.stored import StoredRows
 
 MOST = 2048  # rows that a search on a GPU can give
 _RESCORED = 128  # more than any k, so that float16 products cannot keep a row out of the best
@@ -57,5 +57,4 @@ def open_gpu(stored: StoredRows, norms: np.ndarray) -> CandidateSearch:
     index = gpu.index_cpu_to_all_gpus(faiss.IndexFlatIP(stored.dims), co=options)
     for part in stored.parts(_ROWS):
         index.add(part.astype(np.float32))
-        let_go(part)
     return CandidateSearch("gpu", GpuFlat(index), stored, norms, rescored=_RESCORED, exact=False)

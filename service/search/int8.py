@@ -16,7 +16,7 @@ import numpy as np
 from service.search.backend import Found, Sought, stacked
 from service.search.exact import available_threads
 from service.search.scan import found_by_scan
-from service.search.stored import StoredRows, let_go
+from service.search.stored import StoredRows
 
 RESCORED = 200
 _PARTS_PER_THREAD = 4
@@ -31,7 +31,6 @@ def int8_codes(stored: StoredRows) -> dict[str, np.ndarray]:
     for part in stored.parts(_BUILD_ROWS):
         rows = slice(first, first + len(part))
         codes[rows], scales[rows] = _rounded(part.astype(np.float32))
-        let_go(part)
         first += len(part)
     return {"codes": codes, "scales": scales}
 

@@ -119,7 +119,7 @@ class MilvusSearch:
 
     def __init__(self, client: MilvusClient, collection: str, reader: IndexReader, at: str) -> None:
         self._client, self._collection, self._address = client, collection, at
-        self._stored = StoredRows(reader.vector_shards())
+        self._stored = StoredRows(reader.vector_files())
         self.rows, self.dims = self._stored.rows, self._stored.dims
         self._row_of = {reader.passage(row).id: row for row in range(self.rows)}
         self._sample = self._stored.take_stored(sampled_rows(self.rows))
@@ -292,7 +292,7 @@ def _digests(client: MilvusClient, name: str) -> dict[str, int]:
 
 def _batches(reader: IndexReader, rows: np.ndarray) -> Iterator[list[dict[str, Any]]]:
     """Entries of rows, so many at once as a message takes."""
-    stored = StoredRows(reader.vector_shards())
+    stored = StoredRows(reader.vector_files())
     size = max(1, _MESSAGE_BYTES // (4 * reader.dims))
     for first in range(0, len(rows), size):
         batch = rows[first : first + size]

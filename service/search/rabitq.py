@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 
 from service.search.exact import available_threads
-from service.search.stored import StoredRows, let_go
+from service.search.stored import StoredRows
 
 _QUERY_BITS = 4  # of a number of the query: more take time and find nothing more
 _BUILD_ROWS = 1024
@@ -52,7 +52,6 @@ def rabitq_codes(stored: StoredRows, norms: np.ndarray) -> dict[str, np.ndarray]
         rotated = rotation.apply(part.astype(np.float32))
         codes[rows] = plain.sa_encode(rotated)
         weighted_codes[rows] = weighted.sa_encode(rotated * norms[rows, None])
-        let_go(part)
         first += len(part)
     return {
         "codes": codes,

@@ -1,15 +1,16 @@
-"""The vectors of an index as they lie on disk: memory-mapped, read a part at a time, and let go.
+"""The vectors of an index, in memory or as they lie on disk, read a part at a time.
 
-Pages of a mapped file that were read count as memory of this process until it gives them back. So
-whoever works under a limit reads through here, which gives them back; the operating system keeps
-them cached for as long as nothing else needs the room.
+What is read from the disk is a copy that is let go after use, so whoever works under a limit needs
+no more than his parts; the operating system keeps the files cached for as long as nothing else
+needs the room.
 """
 
-import mmap
 from collections.abc import Iterator, Sequence
 
 import numkong
 import numpy as np
+
+from influence.vector_file import VectorFile
 
 _GATHERED = 1024  # rows that are compared at once
 _LOW_SCALE = 2**11  # lifts what float16 rounds off a number out of float16's subnormal numbers
@@ -19,20 +20,37 @@ class StoredRows:
     """Unit vectors of all rows.
 
     Args:
-        shards: ``[n, D]`` float16, memory-mapped or not, in the order of the rows.
+        shards: ``[n, D]`` float16 or float32, in memory or in files, in the order of the rows.
     """
 
-    def __init__(self, shards: Sequence[np.ndarray]) -> None:
+    def __init__(self, shards: Sequence[np.ndarray | VectorFile]) -> None:
         self._shards = list(shards)
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
         self.rows = int(self._starts[-1])
         self.dims = shards[0].shape[1] if shards else 0
 
+    def bounds(self, most_rows: int) -> list[tuple[int, int]]:
+        """All rows, in runs ``[first, end)`` of at most so many, none of them across two shards."""
+        return [
+            (int(first), int(min(first + most_rows, end)))
+            for start, end in zip(self._starts, self._starts[1:], strict=False)
+            for first in range(start, end, most_rows)
+        ]
+
+    def read(self, first: int, end: int) -> np.ndarray:
+        """A run of `bounds`, ``[n, D]``.
+
+        Raises:
+            IndexCorrupt: A file is not what it was when it was opened; as all that follow.
+        """
+        shard = int(np.searchsorted(self._starts, first, side="right")) - 1
+        start = int(self._starts[shard])
+        run = self._shards[shard][first - start : end - start]
+        return run.read() if isinstance(run, VectorFile) else run
+
     def parts(self, most_rows: int) -> Iterator[np.ndarray]:
-        """All rows in order, in views ``[n, D]`` of at most so many, none across two shards."""
-        for shard in self._shards:
-            for first in range(0, len(shard), most_rows):
-                yield shard[first : first + most_rows]
+        """All rows in order, as `bounds` cuts them."""
+        return (self.read(*run) for run in self.bounds(most_rows))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Some rows, ``[n, D]`` float32."""
@@ -53,10 +71,10 @@ class StoredRows:
     def _gathered(self, rows: np.ndarray, dtype: type) -> np.ndarray:
         out = np.empty((len(rows), self.dims), dtype=dtype)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
-        for shard in np.unique(shards):
-            here = shards == shard
-            out[here] = self._shards[shard][rows[here] - self._starts[shard]]
-            let_go(self._shards[shard])
+        for number in np.unique(shards):
+            here = shards == number
+            shard, wanted = self._shards[number], rows[here] - self._starts[number]
+            out[here] = shard.take(wanted) if isinstance(shard, VectorFile) else shard[wanted]
         return out
 
 
@@ -74,14 +92,3 @@ def cosines_of(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
     low = ((query - high.astype(np.float32)) * np.float32(_LOW_SCALE)).astype(np.float16)
     products = np.asarray(numkong.cdist(np.stack([high, low]), rows, "dot"), dtype=np.float32)
     return products[0] + products[1] * np.float32(1 / _LOW_SCALE)
-
-
-def let_go(rows: np.ndarray) -> None:
-    """Give the pages of memory-mapped rows back; they are read again when they are next needed."""
-    mapped = getattr(rows, "_mmap", None)
-    if mapped is None or not hasattr(mmap, "MADV_DONTNEED") or len(rows) == 0:
-        return
-    base = np.frombuffer(mapped, dtype=np.uint8).ctypes.data
-    first = (rows.ctypes.data - base) // mmap.PAGESIZE * mmap.PAGESIZE
-    end = rows.ctypes.data - base + rows.nbytes
-    mapped.madvise(mmap.MADV_DONTNEED, first, end - first)

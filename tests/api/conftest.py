@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.server import listen
+from api.connections import CLIENT_TIMEOUT_S, listen, new_server
 from service.local import LocalAttributor
 
 _PATH = Path(__file__).resolve().parents[1] / "service" / "conftest.py"
@@ -30,6 +29,19 @@ def ready_client(client: TestClient) -> TestClient:
         assert time.monotonic() < deadline, answer.text
         time.sleep(0.02)
     return client
+
+
+def wait_until(condition, seconds=60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Wait for a condition to hold."""
+    return wait_until
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +76,10 @@ def is_problem():
 
 
 @contextmanager
-def serving(app):
+def serving(app, client_timeout_s=CLIENT_TIMEOUT_S):
     """Serve an application on a real socket, from a thread of this process; gives the port."""
-    with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    with listen("127.0.0.1", 0, client_timeout_s=client_timeout_s) as listening:
+        server = new_server(app, client_timeout_s=client_timeout_s)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         yield listening.getsockname()[1]

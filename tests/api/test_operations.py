@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,7 @@ class _Collector(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def test_traces_go_where_they_are_wanted_and_continue_the_callers(tiny, monkeypatch):
+def test_traces_go_where_they_are_wanted_and_continue_the_callers(tiny, monkeypatch, until_ready):
     collector = HTTPServer(("127.0.0.1", 0), _Collector)
     collector.got = []  # type: ignore[attr-defined]
     threading.Thread(target=collector.serve_forever, daemon=True).start()
@@ -265,7 +266,8 @@ def test_traces_go_where_they_are_wanted_and_continue_the_callers(tiny, monkeypa
     trace = "0af7651916cd43dd8448eb211c80319c"
     parent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
     with TestClient(create_app(LocalAttributor(tiny.engine, queue_size=1))) as client:
-        client.get("/documents/shelf/1", headers=parent)
+        until_ready(client)
+        answer = client.post("/attribute", json=ASK, headers=parent).json()
         client.get("/livez")
     collector.shutdown()
     collector.server_close()
@@ -277,11 +279,19 @@ def test_traces_go_where_they_are_wanted_and_continue_the_callers(tiny, monkeypa
         for span in scope.spans
         if path == "/v1/traces"
     ]
-    assert len(spans) == 1
-    attributes, span = spans[0]
-    assert "whence" in str(attributes)
-    assert "GET" in span.name
-    assert span.trace_id.hex() == trace
+    assert all("whence" in str(attributes) for attributes, _ in spans)
+    assert {span.trace_id.hex() for _, span in spans} == {trace}
+    named = {span.name: span for _, span in spans}
+    (request,) = [span for name, span in named.items() if name.startswith("POST")]
+    parts = [named[part] for part in ("queue", "gradient", "search", "explain", "fetch")]
+    assert len(spans) == 1 + len(parts)
+    assert {part.parent_span_id for part in parts} == {request.span_id}
+    for part in parts:  # as long as the answer says, to the float's last digit
+        length_ms = (part.end_time_unix_nano - part.start_time_unix_nano) / 1e6
+        assert length_ms == pytest.approx(answer["timings_ms"][part.name], abs=1e-3)
+    for before, after in pairwise(parts):
+        assert before.end_time_unix_nano == after.start_time_unix_nano
+    assert parts[-1].end_time_unix_nano <= request.end_time_unix_nano
 
 
 def test_without_an_endpoint_no_tracing_is_loaded():

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from api.server import listen, run
+from api.connections import listen
+from api.server import run
 from influence.errors import AddressUnavailable, IndexUnavailable
 from service.settings import load_settings
 

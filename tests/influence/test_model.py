@@ -152,3 +152,44 @@ def test_a_checkpoint_of_another_width_is_refused(folder):
     _change_weights(folder, lambda t: t.update({"model.norm.weight": torch.ones(5)}))
     with pytest.raises(ModelUnavailable, match=str(folder)):
         load_model(folder, device="cpu")
+
+
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+
+Path(__file__).with_name("ran").touch()
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_a_model_runs_only_where_that_model_is_named(folder, tmp_path, monkeypatch):
+    modules = tmp_path / "modules"  # where transformers copies it to
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(modules))
+    (folder / "modeling_own.py").write_text(CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "modeling_own.OwnConfig",
+            "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ModelUnavailable):
+        load_model(folder, device="cpu")
+    with pytest.raises(InvalidInput, match=r"code of another is trusted.*Name "):
+        load_model(folder, device="cpu", trust_remote_code="another")
+    assert not list(modules.rglob("ran"))
+    loaded = load_model(folder, device="cpu", trust_remote_code=str(folder))
+    assert type(loaded.model).__name__ == "OwnForCausalLM"
+    assert list(modules.rglob("ran"))

@@ -102,6 +102,29 @@ def test_a_full_disk_lets_no_answer_leave_and_what_came_before_counts(
     assert in_child(work) == (0, "")
 
 
+def test_the_ledger_has_what_was_acknowledged_before_during_and_after(
+    disk, tmp_path, owners, entry
+):
+    url = str(tmp_path / "ledger.db")
+    recorder = Recorder(url, disk.folder / "spool")
+    acknowledged = []
+
+    def record(name):
+        recorder.record(entry(name, ANY), owners()).result(30)
+        acknowledged.append(f"request:{name}")
+
+    disk.fill()  # before the first entry, which would bring the owners along
+    with pytest.raises(StorageFull):
+        [record(f"full {number}") for number in range(1000)]
+    disk.free()
+    record("after")
+    recorder.close()
+    ledger = Ledger(url)
+    verify_ledger(ledger)
+    assert [one.key for one in ledger.read() if one.kind == "attribution"] == acknowledged
+    ledger.close()
+
+
 def record_until_killed(
     url: str, folder: Path, life: int, make: "tuple[Pending, object]", acknowledged: int
 ) -> None:

@@ -1,0 +1,106 @@
+"""Connections whose other end is slow, silent or gone, none of which may take the server's room.
+
+    a head that does not come whole        closed
+    a body that does not come whole        408 (`api.middleware.BodyLimit`)
+    an answer that is not taken            closed by the kernel (`TCP_USER_TIMEOUT`)
+    a peer that vanished without a word    closed by the kernel (keep-alive probes)
+
+Each has the same time. An idle connection between two requests is closed after five seconds.
+"""
+
+import asyncio
+import math
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from influence.errors import AddressUnavailable
+
+CLIENT_TIMEOUT_S = 20.0
+
+_BACKLOG = 2048
+_PROBES = 3  # that a vanished peer leaves without an answer
+
+
+def listen(host: str, port: int, *, client_timeout_s: float = CLIENT_TIMEOUT_S) -> socket.socket:
+    """A listening socket; made before anything is loaded, so that a taken port is known at once.
+
+    Args:
+        host: Address of this machine.
+        port: 0 takes any free one.
+        client_timeout_s: Of the connections that it accepts, as the kernel holds them to it.
+
+    Raises:
+        AddressUnavailable: The port is taken, or the address is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _let_go_of_vanished_peers(listening, client_timeout_s)
+    try:
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise AddressUnavailable(
+            f"The server cannot listen on {host}:{port}: {error.strerror or error}. Stop what "
+            "listens there, or choose another --port or --host."
+        ) from error
+    return listening
+
+
+def new_server(app: FastAPI, *, client_timeout_s: float = CLIENT_TIMEOUT_S) -> uvicorn.Server:
+    """An HTTP server that gives a client so long for a request's head."""
+
+    class Hurried(_Hurried):
+        head_timeout_s = client_timeout_s
+
+    return uvicorn.Server(
+        uvicorn.Config(app, http=Hurried, log_config=None, access_log=False, server_header=False)
+    )
+
+
+class _Hurried(H11Protocol):
+    """Closes a connection on which a request's head has begun, or its first one should have."""
+
+    head_timeout_s: float
+    _closing_soon: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        self._wait_for_a_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_a_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def _wait_for_a_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()  # it has come
+        elif self._closing_soon is None:
+            self._closing_soon = self.loop.call_later(self.head_timeout_s, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._closing_soon is not None:
+            self._closing_soon.cancel()
+            self._closing_soon = None
+
+
+def _let_go_of_vanished_peers(listening: socket.socket, timeout_s: float) -> None:
+    """What accepted connections inherit, where the system has it (Linux)."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    every_s = max(1, math.ceil(timeout_s / (_PROBES + 1)))
+    for name, value in (
+        ("TCP_KEEPIDLE", every_s),
+        ("TCP_KEEPINTVL", every_s),
+        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_USER_TIMEOUT", math.ceil(1e3 * timeout_s)),
+    ):
+        if hasattr(socket, name):
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
