@@ -19,6 +19,18 @@ def report(
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Only documents of this owner.")] = None,
     source: Annotated[str | None, typer.Option(help="Only documents from this source.")] = None,
+    blocked: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="WHENCE_BLOCKED_FILE", help="Ids of documents whose texts are withheld."
+        ),
+    ] = None,
+    patterns: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="WHENCE_PII_PATTERNS_FILE", help="Regular expressions that are covered in texts."
+        ),
+    ] = None,
     tables: Annotated[
         Path | None, typer.Option(help="Folder for every table as CSV and Parquet, whole.")
     ] = None,
@@ -34,11 +46,13 @@ def report(
     from service.dashboard.figures import plotly_library
     from service.dashboard.page import to_html
     from service.dashboard.sources import Filters, Sources
+    from service.hidden import Hidden
 
     library = plotly_library()
     reader = IndexReader.open(local_index(index))
     with nullcontext() if url is None else opened(url) as ledger:
-        sources = Sources(reader, ledger, filters=Filters(period, owner, source))
+        filters = Filters(period, owner, source)
+        sources = Sources(reader, ledger, Hidden(blocked, patterns), filters)
         names = ("quality",) if ledger is None else ("owners", "documents", "answers", "quality")
         views = {name: draw(name, sources) for name in names}
         when = "no ledger" if ledger is None else sources.period.name

@@ -174,7 +174,7 @@ class ServedVersions:
             wanted = ""
             try:
                 async with self._one_at_a_time:
-                    wanted = await asyncio.to_thread(_current, self._location)
+                    wanted = await asyncio.to_thread(current_at, self._location)
                     if wanted != failed or time.monotonic() >= again_at:
                         await self._swap_if_other(wanted)
                         failed = ""
@@ -193,7 +193,7 @@ class ServedVersions:
         return True
 
     async def _catch_up(self) -> None:
-        await self._swap_if_other(await asyncio.to_thread(_current, self._location))
+        await self._swap_if_other(await asyncio.to_thread(current_at, self._location))
 
     async def _swap_if_other(self, version: str) -> None:
         if version != self._attributor.serving.index.version:
@@ -210,11 +210,16 @@ class ServedVersions:
             )
         if version != self._attributor.serving.index.version:
             await self._attributor.swap(lambda present: _made_current(present, folder, version))
-        elif version != await asyncio.to_thread(_current, folder):
+        elif version != await asyncio.to_thread(current_at, folder):
             await asyncio.to_thread(roll_back, folder, version)
 
 
-def _current(location: Path | str) -> str:
+def current_at(location: Path | str) -> str:
+    """The version that is current in a folder or at a URL.
+
+    Raises:
+        IndexUnavailable: There is no index.
+    """
     if is_url(location):
         return Remote(str(location)).current()
     return current_version(Path(location))

@@ -19,6 +19,7 @@ from service.dashboard.view import View
 from service.hidden import Hidden
 from service.ledger.ledger import Ledger
 from service.valuation.duplicates import Duplicate
+from service.versions import current_at
 
 ViewName = Literal["owners", "documents", "answers", "quality", "document", "owner"]
 
@@ -78,10 +79,8 @@ class Dashboard:
     def _current_reader(self) -> IndexReader | None:
         if self._location is None:
             return None
-        fresh = IndexReader.open(local_index(self._location))
-        if self._reader is not None and self._reader.version == fresh.version:
-            fresh.close()
-        else:
+        if self._reader is None or self._reader.version != current_at(self._location):
+            fresh = IndexReader.open(local_index(self._location))
             if self._reader is not None:
                 self._reader.close()
             self._reader = fresh

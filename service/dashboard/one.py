@@ -10,6 +10,8 @@ from service.dashboard.sources import Sources
 from service.dashboard.view import Column, Fact, Figure, Table, View
 from service.valuation.outliers import by_oddness
 
+NO_INDEX = "The owner's documents are told where the index is; there is none here."
+
 
 def document_view(sources: Sources, document_id: str) -> View:
     """A document: its text, its passages, and what the ledger recorded of them.
@@ -90,7 +92,9 @@ def owner_view(sources: Sources, owner: str) -> View:
         )
     trend = trend_of(sources)
     mine = tuple(row for row in trend.rows if row[1] == owner)
-    documents = documents_view(sources)
+    documents = View("", "", missing=(NO_INDEX,))
+    if sources.reader is not None:  # which tells whose a document is
+        documents = documents_view(sources)
     return View(
         owner,
         "One owner.",

@@ -137,6 +137,7 @@ def test_without_a_ledger_or_an_index_the_rest_is_there(engine, recorded):
     with pytest.raises(NotFound, match="no index"):
         draw("quality", Sources(None, recorded[0]))
     assert draw("documents", Sources(None, recorded[0])).missing
+    assert draw("owner", Sources(None, recorded[0]), "Anna").missing
     assert draw("document", Sources(engine.reader, None), "long text").text
 
 
