@@ -44,6 +44,13 @@ def attribute(
     source: Annotated[
         list[str] | None, typer.Option(help="Only documents of this source; repeat for several.")
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of the stored vectors, full gradients of a small model and few passages: "
+            "dot, gauss-newton, fisher, cg, lissa or ekfac."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
     dtype: Annotated[
         str, typer.Option(help="float32 or bfloat16; auto: that of the index.")
@@ -65,6 +72,14 @@ def attribute(
         explain=explain,
         filter={"owners": owner or None, "sources": source or None} if owner or source else None,
     )
+    if method is not None:
+        from cli.reference import attribute_by_reference
+
+        told = attribute_by_reference(
+            index, model, request, method, device=device, dtype=dtype, as_json=json
+        )
+        typer.echo(told)
+        return
     from service.engine import Engine
 
     engine = Engine.load(

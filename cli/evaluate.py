@@ -65,6 +65,14 @@ def source(small: Small = False, out: Out = None, cache: Cache = None) -> None:
     )
 
 
+@app.command("ranks")
+def ranks(small: Small = False, out: Out = None, cache: Cache = None) -> None:
+    """Rank and dims against LDS and logging time on the language task, with plots."""
+    from evaluation.ranks import run_ranks
+
+    run_ranks(small=small, out=out, cache=cache, show=typer.echo)
+
+
 def _tasks(task: str) -> "tuple[Name, ...]":
     from evaluation.trial import NAMES
 

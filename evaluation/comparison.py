@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluation.lds import Interval, bootstrap, bootstrap_ratio, spearman
 from evaluation.methods import Dampings, Method, Scores
-from evaluation.retrieval import recall_at
+from evaluation.retrieval import ranks_of_any
 from evaluation.trial import Trial
 from indexer.progress import Reporter
 
@@ -22,7 +22,7 @@ class Candidate:
         lds: Of every model and query, by influence, ``[M, Q]``.
         lds_relative: The same by relative influence.
         lds_averaged: Of the models' scores averaged, by influence, ``[Q]``.
-        found: Whether the document that states the answer is first by relative influence,
+        found: Whether a document that states the answer is first by relative influence,
             ``[M, Q]``; None where no document states an answer.
     """
 
@@ -44,7 +44,7 @@ class Row:
         share: ``lds`` as a share of that of the reference method, on the same queries.
         lds_relative: By relative influence.
         lds_averaged: Of all models' scores averaged.
-        recall: Recall@1 of the document that states the answer, by relative influence.
+        recall: Recall@1 of a document that states the answer, by relative influence.
         seconds: To fit, to take all gradients and to score all queries; mean over models.
         bytes_a_passage: Kept for each passage.
         curve: LDS of every choice of dampings on the queries it was picked by.
@@ -123,7 +123,8 @@ class _Measured:
         self._lds[choice].append(spearman(sums, trial.outputs))
         self._relative[choice].append(spearman(subsets @ scores.relative.T, trial.outputs))
         if trial.answers is not None:
-            self._found[choice].append(recall_at(scores.relative, trial.answers))
+            first = ranks_of_any(scores.relative, trial.answers) == 1
+            self._found[choice].append(first.astype(np.float64))
         if len(self._sums) <= choice:
             self._sums.append(np.zeros_like(sums))
         self._sums[choice] += sums

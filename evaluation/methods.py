@@ -281,14 +281,18 @@ class Projected:
         """Every pair."""
         return [Dampings(*pair) for pair in itertools.product(self.dampings, self.joint_dampings)]
 
-    def fit(self, subject: Subject) -> "ProjectedScores":
-        """The indexer's own fit on all examples, and their projected gradients."""
-        bare = self.settings.model_copy(
+    @property
+    def bare(self) -> IndexSettings:
+        """What the fit depends on: methods of the same one share it."""
+        return self.settings.model_copy(
             update={"dims": UNSKETCHED, "damping": 1.0, "joint_damping": math.inf}
         )
+
+    def fit(self, subject: Subject) -> "ProjectedScores":
+        """The indexer's own fit on all examples, and their projected gradients."""
         dims = self.settings.dims
         assert dims != "auto"  # what it would be depends on a corpus that is to be indexed
-        return ProjectedScores(captured(subject, bare), dims=dims)
+        return ProjectedScores(captured(subject, self.bare), dims=dims)
 
 
 class ProjectedScores:

@@ -1,19 +1,9 @@
-"""Reference scores on full gradients, without projection: slow, small, and obviously right.
+"""Iterative solvers of ``(H + λI) x = v``: only the product ``v ↦ Hv`` is needed.
 
-All of them are ``score[q, i] = g_qᵀ (H + λI)⁻¹ g_i``; they differ in ``H`` and in how the system is
-solved. Gradients are rows of float64 arrays with every coordinate of every attributed layer, so
-these are for models of up to some 10⁵ coordinates and corpora of a few thousand examples.
+Full-size EK-FAC is Whence's own with ranks as large as the layers, nothing sketched and no joint
+whitening, and an exact solve is a division in the curvature's eigenbasis (`evaluation.span`).
 
-    H = 0        `dot_scores`, `cosine_scores`
-    any matrix   `dense_solve`
-    RᵀR / n      `low_rank_solve`, exact for any number of coordinates (Woodbury)
-    a product    `conjugate_gradients`, `lissa`: only ``v ↦ Hv`` is needed
-
-Rows ``R`` are the gradients of the examples themselves (empirical Fisher), or those that
-`gauss_newton_rows` makes (Gauss-Newton, for a classifier the true Fisher). Full-size EK-FAC is
-Whence's own with ranks as large as the layers, nothing sketched and no joint whitening.
-
-Letters: Q vectors to solve for, N examples, n rows, k coordinates, C classes.
+Letters: Q vectors to solve for, k coordinates.
 """
 
 from collections.abc import Callable
@@ -24,102 +14,6 @@ from torch import Tensor
 from influence.errors import NumericalError
 
 Product = Callable[[Tensor], Tensor]  # [Q, k] -> [Q, k]: Hv for every row v
-
-
-def dot_scores(queries: Tensor, train: Tensor) -> Tensor:
-    """Gradient dot product, ``[Q, k]``, ``[N, k]`` -> ``[Q, N]``: the score with ``H = 0``."""
-    return queries @ train.T
-
-
-def cosine_scores(queries: Tensor, train: Tensor) -> Tensor:
-    """The same divided by both norms; a zero gradient scores 0."""
-    return _unit(queries) @ _unit(train).T
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)
-
-
-def gauss_newton_rows(jacobian: Tensor, probabilities: Tensor) -> Tensor:
-    """Rows whose ``RᵀR`` is the Gauss-Newton matrix of a softmax classifier, summed over examples.
-
-    ``J_nᵀ (diag p - p pᵀ) J_n = Σ_c p_c (J_c - J̄)(J_c - J̄)ᵀ`` with ``J̄ = Σ_c p_c J_c``.
-
-    Args:
-        jacobian: Of the logits, ``[N, C, k]``.
-        probabilities: ``[N, C]``.
-
-    Returns:
-        ``[N * C, k]``.
-    """
-    mean = torch.einsum("nc,nck->nk", probabilities, jacobian)
-    return (probabilities.sqrt()[:, :, None] * (jacobian - mean[:, None])).flatten(0, 1)
-
-
-def dense_solve(hessian: Tensor, vectors: Tensor, *, damping: float) -> Tensor:
-    """``(H + λI)⁻¹ v`` for every row ``v``, by Cholesky.
-
-    Args:
-        hessian: ``[k, k]``, symmetric and not negative.
-        vectors: ``[Q, k]``.
-        damping: λ itself, above 0.
-
-    Raises:
-        NumericalError: The damped matrix is not positive definite.
-    """
-    damped = hessian + damping * torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    factor, failed = torch.linalg.cholesky_ex(damped)
-    if int(failed):
-        raise NumericalError(
-            f"A curvature of {len(hessian)} coordinates with damping {damping:.3g} is not positive "
-            "definite. Use float64, or a larger damping."
-        )
-    return torch.cholesky_solve(vectors.T, factor).T
-
-
-def low_rank_solve(rows: Tensor, vectors: Tensor, *, damping: float) -> Tensor:
-    """``(RᵀR / n + λI)⁻¹ v`` without a ``k × k`` array.
-
-    ``(RᵀR / n + λI)⁻¹ = (I - Rᵀ (R Rᵀ + nλI)⁻¹ R) / λ``.
-
-    Args:
-        rows: ``R [n, k]``, float64.
-        vectors: ``[Q, k]``.
-        damping: λ itself, above 0.
-
-    Raises:
-        NumericalError: As `dense_solve`.
-    """
-    n = len(rows)
-    inner = dense_solve(rows @ rows.T, vectors @ rows.T, damping=n * damping)  # [Q, n]
-    return (vectors - inner @ rows) / damping
-
-
-def mean_eigenvalue(rows: Tensor) -> float:
-    """Mean of the positive eigenvalues of ``RᵀR / n``: what a damping is a fraction of.
-
-    The mean over all ``k`` coordinates would shrink as a model grows while the spectrum that the
-    examples show stays as it is.
-    """
-    values = torch.linalg.eigvalsh(rows @ rows.T / len(rows))
-    positive = values[values > values[-1] * 1e-12]
-    return float(positive.mean()) if len(positive) else 0.0
-
-
-def low_rank_product(rows: Tensor) -> Product:
-    """``v ↦ RᵀR v / n``."""
-    return lambda vectors: (vectors @ rows.T) @ rows / len(rows)
-
-
-def sampled_product(rows: Tensor, *, batch: int, seed: int) -> Product:
-    """The same with a new random batch of the rows at every call, as LiSSA was meant to be used."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def product(vectors: Tensor) -> Tensor:
-        chosen = rows[torch.randperm(len(rows), generator=generator)[:batch]]
-        return (vectors @ chosen.T) @ chosen / len(chosen)
-
-    return product
 
 
 def conjugate_gradients(

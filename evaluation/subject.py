@@ -34,17 +34,19 @@ class Subject:
         queries: What is explained, Q.
         gauss_newton: Makes rows ``R`` with ``RᵀR / N`` the Gauss-Newton matrix; where there is
             none, it is not among the references.
+        layers: Patterns of the attributed ones.
     """
 
     task: Task
     examples: Sequence[Any]
     queries: Sequence[Any] = ()
     gauss_newton: Callable[["Subject"], Tensor] | None = None
+    layers: tuple[str, ...] = ("*",)
 
     @cached_property
     def whole(self) -> Basis:
         """The identity on every weight of the attributed layers."""
-        layers = select_layers(self.task.model, ("*",))
+        layers = select_layers(self.task.model, self.layers)
         reached = reached_layers(self.task, layers, self.examples[0])
         whole = tuple(_whole(layer, reached.leaders[layer.name]) for layer in reached.layers)
         return Basis(whole, damping=1.0, dims=UNSKETCHED, seed=0)
@@ -86,12 +88,14 @@ class Captured:
         basis: As the indexer fits it, but not sketched; its dampings are to be replaced.
         training: ``[N, K]``, before any whitening.
         seconds: That fit and gradients took.
+        logging_seconds: That the gradients took.
     """
 
     task: Task
     basis: Basis
     training: Tensor
     seconds: float
+    logging_seconds: float
 
     def coordinates(self, queries: Sequence[Any]) -> Tensor:
         """Projected gradients of the measurement of queries, ``[Q, K]``."""
@@ -108,8 +112,10 @@ def _captured(subject: Subject, settings_json: str) -> Captured:
     settings = IndexSettings.model_validate_json(settings_json)
     begun = time.perf_counter()
     basis = fit_examples(subject.task, subject.examples, settings).basis
+    fitted = time.perf_counter()
     training = _coordinates(subject.task, basis, subject.examples)
-    return Captured(subject.task, basis, training, time.perf_counter() - begun)
+    done = time.perf_counter()
+    return Captured(subject.task, basis, training, done - begun, done - fitted)
 
 
 def _coordinates(

@@ -100,6 +100,10 @@ def index(
     fit_passages: Annotated[
         int, typer.Option(min=1, help="Passages sampled for the curvature.")
     ] = _default("fit_passages"),
+    null_queries: Annotated[
+        int,
+        typer.Option(min=0, help="Null answers of each kind that calibrate confidence; 0: off."),
+    ] = _default("null_queries"),
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of a batch, padding included.")
     ] = _default("batch_tokens"),
@@ -144,6 +148,7 @@ def index(
         max_length=max_length,
         seed=seed,
         fit_passages=fit_passages,
+        null_queries=null_queries,
         batch_tokens=batch_tokens,
         shard_passages=shard_passages,
     )

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
+from influence.store import IndexReader
 
 WORDS = ("the", "a", "of", "king", "queen", "river", "city", "ship", "gold", "silver", "north")
-SETTINGS = ("--rank", "8", "--dims", "256", "--shard-passages", "16")
+SETTINGS = (
+    *("--rank", "8", "--dims", "256", "--shard-passages", "16"),
+    *("--null-queries", "20"),
+)
 
 
 def whence(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -53,6 +57,7 @@ def test_the_built_index_is_described_and_verified(folder):
     told = whence("info", folder / "index")
     assert told.returncode == 0
     assert "40 documents" in told.stdout
+    assert IndexReader.open(folder / "index").manifest.settings.null_queries == 20
     assert "not measured" in told.stdout
     assert json.loads(whence("info", folder / "index", "--json").stdout)["rows"] == 40
     assert "all as the manifest says" in whence("verify", folder / "index").stdout
