@@ -19,6 +19,7 @@ from cli.main import app
 from indexer.add import add_corpus
 from indexer.build import build_index
 from indexer.checkpoints import CheckpointFolder
+from indexer.crew import Crew
 from indexer.logger import Logger
 from indexer.progress import Silence
 from indexer.redamp import redamp_index
@@ -38,6 +39,7 @@ from service.schemas import AttributeRequest
 KINDS = ["king", "queen", "river", "mountain", "city", "ship", "gold", "silver"]
 PLACES = ["bread", "wine", "north", "south", "east", "west"]
 WORDS = [*KINDS, *PLACES]
+ALONE = Crew()
 STAGES = [{"name": "one", "last_step": 2}, {"name": "two", "last_step": 4}]
 
 
@@ -53,8 +55,8 @@ def _records(count: int = 12) -> list[dict]:
 def source(tmp_path, write_jsonl, small_settings):
     """Build an index of SOURCE along a folder of checkpoints."""
 
-    def run(records, checkpoints, name="index", folder=CheckpointFolder, **settings):
-        corpus = str(write_jsonl(records))
+    def run(records, checkpoints, name="index", folder=CheckpointFolder, crew=ALONE, **settings):
+        corpus = str(write_jsonl(records) if crew.rank == 0 else tmp_path / "corpus.jsonl")
         opened = folder(checkpoints, device="cpu", dtype="float32")
         build_index(
             corpus,
@@ -63,6 +65,7 @@ def source(tmp_path, write_jsonl, small_settings):
             small_settings(**{"method": "source", "segments": "stages", **settings}),
             reporter=Silence(),
             unrolling=Unrolling(opened, corpus),
+            crew=crew,
         )
         return IndexReader.open(tmp_path / name)
 
@@ -226,7 +229,7 @@ class _Dying(CheckpointFolder):
         return super().load(number)
 
 
-@pytest.mark.parametrize("loads", [3, 6, 8])
+@pytest.mark.parametrize("loads", [3, 7])
 def test_a_build_that_was_killed_ends_with_the_same_bytes(loads, train, source, tmp_path):
     records = _records()
     directory = train(records, every=1)
@@ -237,6 +240,24 @@ def test_a_build_that_was_killed_ends_with_the_same_bytes(loads, train, source, 
         source(records, directory, name="broken", folder=_Dying, **settings)
     source(records, directory, name="broken", **settings)
     assert _tree(tmp_path / "broken") == _tree(tmp_path / "whole")
+
+
+def test_processes_that_share_the_work_end_with_the_same_bytes(
+    train, source, tmp_path, start_in_child
+):
+    start, end = start_in_child
+    records = _records(16)
+    directory = train(records, every=2)
+    settings = {"segments": 2, "shard_passages": 2}
+    source(records, directory, name="alone", **settings)  # which writes the corpus
+    workers = [Crew(rank, 3) for rank in (1, 2)]
+
+    def work(crew):
+        return lambda: source(records, directory, name="shared", crew=crew, **settings)
+
+    for child in [start(work(crew)) for crew in workers]:
+        assert end(*child) == (0, "")
+    assert _tree(tmp_path / "shared") == _tree(tmp_path / "alone")
 
 
 def test_the_manifest_says_what_was_followed_and_the_size_is_that_of_any_index(
