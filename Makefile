@@ -2,7 +2,7 @@
 #
 #   make demo      a real model and a real corpus -> index -> server on http://127.0.0.1:8000
 #   make test      every test, the page in a real browser included
-#   make check     format, lint and types
+#   make check     format, lint and types, those of the page included where there is Node
 #   make evaluate  is the ranking right? The README's figures, by retraining; tables/
 #   make bench     is it fast? The README's figures, beside other software
 #
@@ -17,6 +17,10 @@ ARGS ?=
 # PyPI's torch for Linux carries CUDA and weighs gigabytes. Name PyTorch's index of CPU builds here
 # to spare them; a CPU build that pip already knows of is taken anyway, unless there is a GPU.
 TORCH_INDEX ?=
+
+# The types in the JSDoc of the page's modules are checked by TypeScript where there is Node.
+TYPESCRIPT := 7.0.2
+TSC := $(VENV)/page/node_modules/.bin/tsc
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 RECIPE := pyproject.toml constraints.txt
@@ -43,6 +47,12 @@ check: $(VENV)/installed-dev
 	@$(BIN)/ruff check .
 	$(SAY) "Types: pyright"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+	$(SAY) "Types of the page: tsc"
+	@set -eu; \
+	if ! command -v npm >/dev/null; then echo "    no Node on this machine: SKIPPED"; exit 0; fi; \
+	if [ ! -x $(TSC) ] && ! npm install --silent --no-save --prefix $(VENV)/page typescript@$(TYPESCRIPT); \
+	then echo "    TypeScript could not be installed: SKIPPED"; exit 0; fi; \
+	$(TSC) --project web/jsconfig.json; $(TSC) --project web/dashboard.jsconfig.json
 
 # What was retrained stays in the user's cache: a run that was cut off goes on, a second only scores.
 evaluate: $(VENV)/installed-dev

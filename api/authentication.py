@@ -17,7 +17,20 @@ from service.access import EVERYTHING, Access
 from service.keys import KeyRing
 from service.rates import Rates
 
-PUBLIC = frozenset({"/", PAGE, LIBRARY, "/livez", "/readyz", "/metrics", "/info", "/openapi.json"})
+PUBLIC = frozenset(
+    {
+        "/",
+        "/methods",
+        "/methods.md",
+        PAGE,
+        LIBRARY,
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/info",
+        "/openapi.json",
+    }
+)
 _PUBLIC_FILES = "/static/"
 
 

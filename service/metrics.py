@@ -4,6 +4,8 @@ Times are in seconds, sizes in bytes. A label never holds what a caller made up,
 series is bounded. Importing this module loads neither torch nor faiss.
 """
 
+import statistics
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -26,6 +28,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
+_RECENT = 32  # attributions of which the median is what the next one is expected to take
 _TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
@@ -80,6 +83,13 @@ class Metrics:
         self.index_version = gauge("index_version", "1 for the version served.", "index", "version")
         self.gpu_memory_bytes = gauge("gpu_memory_bytes", "Memory of the GPU in use; 0 without.")
 
+        self._recent_ms: deque[float] = deque(maxlen=_RECENT)
+
+    @property
+    def expected_ms(self) -> float | None:
+        """What recent attributions took, waiting included, as a median; None: there was none."""
+        return statistics.median(self._recent_ms) if self._recent_ms else None
+
     def answered(self, result: AttributeResult) -> None:
         """Count an attribution that was answered."""
         if result.cached:
@@ -87,6 +97,10 @@ class Metrics:
             return
         self.cache_misses.inc()
         timings = result.timings_ms
+        if not timings.explain:  # which most do without
+            self._recent_ms.append(
+                timings.queue + timings.gradient + timings.search + timings.fetch
+            )
         self.queue_wait_seconds.observe(timings.queue / 1e3)
         self.gradient_seconds.observe(timings.gradient / 1e3)
         self.search_seconds.observe(timings.search / 1e3)

@@ -363,6 +363,11 @@ class ServiceInfo(_Schema):
         description="Most tokens of prompt and response together.", examples=[8192]
     )
     index: IndexFacts
+    expected_ms: float | None = Field(
+        default=None,
+        description="What recent attributions took here, as a median; null: there was none.",
+        examples=[812.0],
+    )
     settings: dict[str, bool | int | float] = Field(
         default_factory=dict,
         description="Numbers and switches of the deployment; names and folders are not told.",

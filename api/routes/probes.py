@@ -44,7 +44,9 @@ async def readyz(attributor: PublicAttributorDep) -> Ready:
 async def info(request: Request, attributor: PublicAttributorDep) -> ServiceInfo:
     """What is being served: model, index and what was measured of it, version, settings."""
     served = await attributor.info()
-    return served.model_copy(update={"settings": request.app.state.shown_settings})
+    state = request.app.state
+    told = {"settings": state.shown_settings, "expected_ms": state.metrics.expected_ms}
+    return served.model_copy(update=told)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

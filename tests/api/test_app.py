@@ -70,10 +70,19 @@ def test_the_page_and_its_files(client):
     page = client.get("/")
     assert page.status_code == 200
     assert "<title>Whence</title>" in page.text
-    script = client.get("/static/page.js")
+    script = client.get("/static/most-valuable-data.js")
     assert script.status_code == 200
     assert "javascript" in script.headers["content-type"]
-    for answer in (page, script, client.get("/livez"), client.get("/nothing")):
+    method = client.get("/methods.md")
+    assert method.text.startswith("# ")
+    for answer in (
+        page,
+        script,
+        method,
+        client.get("/methods"),
+        client.get("/livez"),
+        client.get("/nothing"),
+    ):
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy

@@ -80,6 +80,19 @@ def test_an_answer_and_a_refusal_are_counted(counted):
     assert after[("whence_ready", ())] == 1
 
 
+def test_info_tells_what_recent_attributions_took(tiny, until_ready):
+    attributor = LocalAttributor(tiny.engine, queue_size=8)
+    with TestClient(create_app(attributor)) as client:
+        until_ready(client)
+        assert client.get("/info").json()["expected_ms"] is None
+        took = []
+        for _ in range(2):
+            took.append(client.post("/attribute", json=ASK).json()["timings_ms"])
+        client.post("/attribute", json={**ASK, "explain": True})  # costs more; most ask without
+        expected = client.get("/info").json()["expected_ms"]
+        assert expected == pytest.approx(sum(sum(parts.values()) for parts in took) / 2)
+
+
 def test_what_callers_make_up_makes_no_series(counted):
     before = len(samples(counted))
     for number in range(20):

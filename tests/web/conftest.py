@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from api.app import create_app
 from influence.errors import AttributionError, NotFound
@@ -20,9 +22,13 @@ from service.schemas import (
     AttributeResult,
     DocumentResult,
     IndexFacts,
+    PassageReference,
     ServiceInfo,
 )
 
+DESCRIPTION = ("title", "source", "owner", "licence", "url")
+BEFORE = "A heading before it.\n" * 50
+expect.set_options(timeout=20_000)  # a machine that runs other tests as well is slow
 DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",
@@ -61,6 +67,21 @@ def hit(rank: int, relative: float, **fields: Any) -> dict[str, Any]:
     }
 
 
+def against(rank: int, relative: float, *, owner: str, title: str) -> dict[str, Any]:
+    """An opponent, of a document of its own."""
+    name = f"factbook/{owner.lower()}"
+    text = f"The population of {owner} is told here, and it is another one."
+    return hit(
+        rank,
+        relative,
+        document_id=name,
+        passage_id=f"{name}#0",
+        owner=owner,
+        title=title,
+        text=text,
+    )
+
+
 def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
     """An answer of `POST /attribute`: Canada's population told with Egypt's figure."""
     scale = 1.0 if stands_out else 0.06
@@ -81,7 +102,13 @@ def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
         },
         "proponents": [
             hit(1, 0.3142 * scale),
-            hit(2, 0.0917 * scale, title="Sudan: People and Society", owner="Sudan"),
+            hit(
+                2,
+                0.0917 * scale,
+                title="Sudan: People and Society",
+                owner="Sudan",
+                text="Of Sudan's 50,467,278 people most live along the Nile. It floods in summer.",
+            ),
             hit(
                 3,
                 0.0544 * scale,
@@ -93,8 +120,8 @@ def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
             ),
         ],
         "opponents": [
-            hit(1, -0.2261 * scale, title="Canada: People and Society", owner="Canada"),
-            hit(2, -0.0418 * scale, title="Greenland: People and Society", owner="Greenland"),
+            against(1, -0.2261 * scale, title="Canada: People and Society", owner="Canada"),
+            against(2, -0.0418 * scale, title="Greenland: People and Society", owner="Greenland"),
         ],
         "owners": [
             {"owner": name, "influence": influence, "share": max(0, influence) / 1430}
@@ -114,6 +141,32 @@ def attribution(*, stands_out: bool = True, **fields: Any) -> dict[str, Any]:
     }
 
 
+def explained(hit: dict[str, Any], response: str) -> dict[str, Any]:
+    """A hit with its influence in parts: the longer a word, the more it carries."""
+
+    def parts(text: str, start: int = 0) -> list[dict[str, Any]]:
+        words = list(re.finditer(r"\S+", text))
+        whole = sum(len(word[0]) for word in words)
+        return [
+            {
+                "start": start + word.start(),
+                "end": start + word.end(),
+                "influence": hit["influence"] * len(word[0]) / whole,
+            }
+            for word in words
+        ]
+
+    explanation = {
+        "tokens_elsewhere": 0.0,
+        "response": parts(response),
+        "alternative": None,
+        "response_elsewhere": 0.0,
+        "kinds": {"attention": 0.0, "mlp": hit["influence"], "other": 0.0},
+        "layers": [{"layer": "layers.0.mlp", "kind": "mlp", "influence": hit["influence"]}],
+    }
+    return hit | {"tokens": parts(hit["text"], hit["start"]), "explanation": explanation}
+
+
 class Site:
     """The application with an attributor that answers what a test has put down for it."""
 
@@ -125,8 +178,10 @@ class Site:
 
     def reset(self) -> None:
         self.answer: dict[str, Any] = attribution()
+        self.after = " The end."  # of every document, behind its passage
         self.refusal: AttributionError | None = None
         self.asked: list[AttributeRequest] = []
+        self.explained: list[AttributeRequest] = []  # what is asked behind an answer
         self.hold.set()
 
     def nothing(self) -> None:
@@ -134,7 +189,7 @@ class Site:
         self.answer = attribution(stands_out=False)
 
     def wait_for_questions(self, number: int) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while len(self.asked) < number and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(self.asked) == number
@@ -146,15 +201,30 @@ class Site:
     async def check_ready(self) -> None: ...
 
     async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
-        self.asked.append(request)
+        (self.explained if request.explain else self.asked).append(request)
         while not self.hold.is_set():
             await asyncio.sleep(0.02)
         if self.refusal is not None:
             raise self.refusal
         answer = self.answer | {"request_id": request_id}
+        if request.explain:
+            for side in ("proponents", "opponents"):
+                hits = answer[side][: request.top_k]
+                answer[side] = [explained(hit, request.response) for hit in hits]
         return AttributeResult.model_validate_json(json.dumps(answer))
 
     async def document(self, document_id: str) -> DocumentResult:
+        for hit in [*self.answer["proponents"], *self.answer["opponents"]]:
+            if hit["document_id"] == document_id:
+                described = {name: hit[name] for name in DESCRIPTION}
+                passage = {"id": hit["passage_id"], "start": hit["start"], "end": hit["end"]}
+                return DocumentResult(
+                    id=document_id,
+                    text=BEFORE[: hit["start"]] + hit["text"] + self.after,
+                    metadata={},
+                    passages=(PassageReference(**passage),),
+                    **described,
+                )
         raise NotFound(f"There is no document {document_id}. Name one of the index.")
 
     async def info(self) -> ServiceInfo:
@@ -176,19 +246,40 @@ class Site:
         )
 
 
-@pytest.fixture(scope="session")
-def running_site() -> Iterator[Site]:
-    site = Site()
+@contextmanager
+def serving(site: Site, **settings: Any) -> Iterator[None]:
+    """Serve a site on a free port of this machine; it knows its address then."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         site.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(create_app(site), log_level="warning"))
+        app = create_app(site, **settings)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
-        yield site
+        yield
         site.hold.set()
         server.should_exit = True
         thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def running_site() -> Iterator[Site]:
+    site = Site()
+    with serving(site):
+        yield site
+
+
+@pytest.fixture(scope="session")
+def serve_site() -> Any:
+    """Serve a site of one's own, with settings of one's own."""
+
+    @contextmanager
+    def serve_site(**settings: Any) -> Iterator[Site]:
+        site = Site()
+        with serving(site, **settings):
+            yield site
+
+    return serve_site
 
 
 @pytest.fixture
@@ -218,27 +309,35 @@ class Watched:
         self.faults: list[str] = []
         self.requests: list[str] = []
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and self.faults.append(line.text))
+        page.on("console", self._heard)
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def _heard(self, line: ConsoleMessage) -> None:
+        # Whether a model answers here is found by asking; a browser writes every 404 down.
+        if line.type == "error" and "/v1/models" not in line.location["url"]:
+            self.faults.append(line.text)
 
     def ask(self, prompt: str = "How many people live in Canada?", response: str = "111,247,248"):
         self.page.get_by_label("Prompt").fill(prompt)
-        self.page.get_by_label("Response").fill(response)
-        self.page.get_by_role("button", name="Attribute").click()
+        self.page.get_by_label("Response", exact=True).fill(response)
+        self.page.get_by_role("button", name="Attribute", exact=True).click()
 
 
 @pytest.fixture
 def open_page(browser: Browser, site: Site) -> Iterator[Any]:
     contexts = []
 
-    def open_page(width: int = 1280, height: int = 900, scheme: Any = "light") -> Watched:
+    def open_page(
+        width: int = 1280, height: int = 900, scheme: Any = "light", at: str = ""
+    ) -> Watched:
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme
         )
         contexts.append(context)
         watched = Watched(context.new_page())
         watched.page.set_default_timeout(30_000)
-        watched.page.goto(site.address)
+        watched.page.goto(f"{site.address}/{at}")
+        expect(watched.page.get_by_label("Response", exact=True)).to_be_visible(timeout=30_000)
         return watched
 
     yield open_page

@@ -11,6 +11,7 @@ from service.confidence import STANDS_OUT
 
 STATIC = Path(__file__).resolve().parents[2] / "web" / "static"
 SCRIPTS = sorted(STATIC.rglob("*.js"))
+PAGES = sorted(STATIC.rglob("*.html"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -27,16 +28,28 @@ def test_every_module_says_what_it_is_and_imports_only_its_neighbours(path):
     assert source.startswith("/** ")
     for target in re.findall(r'from "([^"]+)"', source):
         assert (path.parent / target).is_file(), f"{path.name} imports {target}"
+    for target in re.findall(r'new URL\("([^"]+\.\w+)", import\.meta\.url\)', source):
+        assert (path.parent / target).is_file(), f"{path.name} fetches {target}"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_module_asks_its_neighbours_only_one_way(path):
+    # The sidebar knows nothing of the page that it is in, and what both share knows neither.
+    folder = path.parent.name
+    allowed = {"shared": {"."}, "sidebar": {".", "../shared"}}.get(folder)
+    for target in re.findall(r'from "([^"]+)"', path.read_text(encoding="utf-8")):
+        assert allowed is None or target.rpartition("/")[0] in allowed, f"{path.name}: {target}"
 
 
 def test_the_page_draws_the_line_where_the_service_does():
-    words = (STATIC / "words.js").read_text(encoding="utf-8")
+    words = (STATIC / "shared" / "words.js").read_text(encoding="utf-8")
     drawn = re.search(r"export const STANDS_OUT = ([\d.]+);", words)
     assert drawn
     assert float(drawn[1]) == STANDS_OUT
 
 
-def test_the_page_holds_no_inline_code_and_every_file_it_names_is_there():
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_holds_no_inline_code_and_every_file_it_names_is_there(path):
     class Page(HTMLParser):
         def handle_starttag(self, tag, attrs):
             names = dict(attrs)
@@ -50,9 +63,11 @@ def test_the_page_holds_no_inline_code_and_every_file_it_names_is_there():
                 assert address.startswith("static/"), f"{address} is absolute or of another host"
                 assert (STATIC.parent / address).is_file(), f"{address} is missing"
 
-    Page().feed((STATIC / "index.html").read_text(encoding="utf-8"))
+    Page().feed(path.read_text(encoding="utf-8"))
 
 
 def test_the_wheel_carries_the_page():
     project = tomllib.loads((STATIC.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["setuptools"]["package-data"]["web"] == ["static/**"]
+    # A link to the text in docs/: the wheel gets the text itself.
+    assert (STATIC / "methods.md").read_text(encoding="utf-8").startswith("# ")

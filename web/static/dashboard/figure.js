@@ -35,7 +35,7 @@ function library() {
   loading ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = LIBRARY;
-    script.onload = () => resolve(globalThis["Plotly"]);
+    script.onload = () => resolve(Reflect.get(globalThis, "Plotly"));
     script.onerror = () => reject(new Error("The figures could not be drawn; the tables have the numbers."));
     document.head.append(script);
   });
