@@ -340,9 +340,7 @@ class IndexFacts(IndexReference):
     search_recall: float | None = Field(
         default=None, description="Measured recall@10; null: all rows compared.", examples=[0.993]
     )
-    search_notice: str | None = Field(
-        default=None, description="Why the search is not the one asked for.", examples=[None]
-    )
+    search_notice: str | None = Field(default=None, description="Why the search is another one.")
     method: Method = Field(
         default="influence",
         description="influence: of the trained model; source: along its training.",
@@ -364,9 +362,7 @@ class ServiceInfo(_Schema):
     )
     index: IndexFacts
     expected_ms: float | None = Field(
-        default=None,
-        description="What recent attributions took here, as a median; null: there was none.",
-        examples=[812.0],
+        default=None, description="Median of recent attributions; null: none.", examples=[812.0]
     )
     settings: dict[str, bool | int | float] = Field(
         default_factory=dict,

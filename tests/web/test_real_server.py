@@ -74,7 +74,11 @@ def serving(index_dir: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[s
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "WHENCE_CHAT_MAX_TOKENS": "24"},
+        env={
+            **os.environ,
+            "WHENCE_CHAT_MAX_TOKENS": "24",
+            "WHENCE_LEDGER_URL": str(index_dir.parent / "ledger.sqlite"),
+        },
     )
     assert process.stdout
     with process:
@@ -127,6 +131,10 @@ def test_a_chat_streams_and_what_it_came_from_stands_beside_it_until_the_server_
         expect(card.locator(".text")).to_contain_text("miles long")
         expect(card.locator(".text mark").first).to_be_visible()
         expect(page.get_by_role("region", name="Owners")).to_contain_text("Country 2")
+        thumb = card.get_by_role("button", name="It explains the answer")
+        thumb.click()
+        expect(card.locator(".said")).to_have_text("Noted, thank you.")
+        expect(thumb).to_have_attribute("aria-pressed", "true")
         card.get_by_role("button", name="Open the document").click()
         drawer = page.get_by_role("dialog", name="River 17")
         expect(drawer.locator(".passage")).to_contain_text(answer(17))

@@ -244,8 +244,8 @@ export class MostValuableData extends HTMLElement {
     const { view, cards, spoken } = draw(found, response, {
       choose: (owner) => this.#refine.chooseOwner(owner),
       explain: (hit) => explanations.of(hit),
-      judge: (hit, verdict) =>
-        server.feedback({ request_id: found.request_id, passage_id: hit.passage_id, verdict }),
+      judge: ({ document_id, passage_id }, verdict) =>
+        server.feedback({ request_id: found.request_id, document_id, passage_id, verdict }),
       open: (hit) => {
         const { document_id, passage_id } = hit;
         if (!this.#tell("document-open", { document_id, passage_id })) return;

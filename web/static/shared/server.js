@@ -99,7 +99,7 @@ export class Server {
 
   /**
    * Say whether a passage explains an answer.
-   * @param {{request_id: string, passage_id: string, verdict: string}} verdict
+   * @param {{request_id: string, document_id: string, passage_id: string, verdict: string}} verdict
    */
   feedback(verdict) {
     return this.#json("feedback", { body: verdict });
