@@ -66,6 +66,22 @@ def test_a_page_holds_no_inline_code_and_every_file_it_names_is_there(path):
     Page().feed(path.read_text(encoding="utf-8"))
 
 
+def test_every_module_of_the_page_is_asked_for_at_once():
+    # Else a browser finds them one behind the other, and each way to the server counts.
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    waiting, needed = [STATIC / "page" / "page.js"], set()
+    while waiting:
+        path = waiting.pop()
+        source = path.read_text(encoding="utf-8")
+        found = re.findall(r'^(?:import|\} from|import .* from) "(\.[^"]+)";', source, re.M)
+        found += re.findall(r'^export .* from "(\.[^"]+)";', source, re.M)
+        new = {(path.parent / target).resolve() for target in found} - needed
+        needed |= new
+        waiting += new
+    preloaded = re.findall(r'rel="modulepreload" href="static/([^"]+)"', page)
+    assert preloaded == sorted(path.relative_to(STATIC).as_posix() for path in needed)
+
+
 def test_the_wheel_carries_the_page():
     project = tomllib.loads((STATIC.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["setuptools"]["package-data"]["web"] == ["static/**"]
