@@ -162,11 +162,6 @@ export class MostValuableData extends HTMLElement {
     this.#states.working(what, null, null);
   }
 
-  /** Bring the panel into view and give it the focus. */
-  focus() {
-    one(this.#root, ".panel").focus();
-  }
-
   get #server() {
     return new Server(this.#address("").href, this.getAttribute("token"));
   }
