@@ -5,7 +5,7 @@ import time
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.dependencies import LedgerDep, WriterDep
 from api.errors import documented
@@ -26,11 +26,12 @@ class FeedbackRequest(BaseModel):
         description="Of the attribution, as in X-Request-Id.",
         examples=["9f8c2a"],
     )
-    document_id: str = Field(
+    document_id: str | None = Field(
+        default=None,
         min_length=1,
         max_length=1_000,
         pattern=_TEXT,
-        description="The document.",
+        description="The document; null: that of the passage.",
         examples=["factbook/egypt"],
     )
     passage_id: str | None = Field(
@@ -52,6 +53,17 @@ class FeedbackRequest(BaseModel):
         examples=["just so"],
     )
 
+    @model_validator(mode="after")
+    def _is_about_something(self) -> "FeedbackRequest":
+        if self.document_id is None and self.passage_id is None:
+            raise ValueError("it is about nothing; give passage_id, document_id or both")
+        return self
+
+    @property
+    def document(self) -> str:
+        """The document; the id of a passage begins with it."""
+        return self.document_id or (self.passage_id or "").rpartition("#")[0]
+
 
 class FeedbackTaken(BaseModel):
     """It is kept."""
@@ -65,7 +77,7 @@ async def feedback(body: FeedbackRequest, ledger: LedgerDep, access: WriterDep) 
     opinion = Opinion(
         caller=access.name,
         request_id=body.request_id,
-        document_id=body.document_id,
+        document_id=body.document,
         passage_id=body.passage_id or "",
         verdict=body.verdict,
         note=body.note,

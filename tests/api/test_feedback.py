@@ -41,8 +41,10 @@ def test_the_newest_opinion_of_a_passage_holds(served):
         assert client.post("/feedback", json=THUMB, headers=writer).json() == {"status": "kept"}
     client.post("/feedback", json=THUMB | {"verdict": "down"}, headers=writer)
     client.post("/feedback", json=THUMB | {"passage_id": None}, headers=writer)
+    of_the_passage = {key: THUMB[key] for key in ("request_id", "passage_id", "verdict")}
+    client.post("/feedback", json=of_the_passage | {"verdict": "down"}, headers=writer)
     kept = {(o.passage_id, o.verdict, o.note) for o in given(recording.ledger, *EVER)}
-    assert kept == {("shelf/1#0", "down", "just so"), ("", "up", "just so")}
+    assert kept == {("shelf/1#0", "down", ""), ("", "up", "just so")}
     assert verify_ledger(recording.ledger).entries == 0
 
 
@@ -58,6 +60,7 @@ def test_an_opinion_wants_the_scope_write(served, is_problem):
         {"verdict": "sideways"},
         {"request_id": "../x"},
         {"document_id": ""},
+        {"document_id": None, "passage_id": None},
         {"note": "x" * 2_001},
         {"note": "\0"},
         {"stars": 5},

@@ -262,7 +262,7 @@ def test_nobody_there_is_told_in_a_sentence(kind):
 def test_the_client_loads_nothing_heavy():
     program = (
         "import sys, whence_client; print(sorted({m for m in sys.modules if m.split('.')[0] in "
-        "('torch', 'faiss', 'numpy', 'fastapi', 'sqlalchemy', 'influence', 'api')}))"
+        "('torch', 'faiss', 'numpy', 'fastapi', 'sqlalchemy', 'pyarrow', 'api')}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
