@@ -24,6 +24,7 @@ from service.valuation.aliases import Aliases
 from service.valuation.weighing import Entries
 
 GROUPS = 500
+_AT_ONCE = 64  # entries whose totals are in the processor's cache together
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,13 @@ class _Sums:
 
     def add(self, first_group: int, rows: list[bytes], weights: list[float]) -> None:
         """Add entries that go to consecutive groups, the last of all at most."""
+        for start in range(0, len(rows), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            self._add(first_group + start, rows[part], np.array(weights[part]))
+
+    def _add(self, first_group: int, rows: list[bytes], weight: np.ndarray) -> None:
         totals = self._owned(rows)
         groups = slice(first_group, first_group + len(rows))
-        weight = np.array(weights)
         self.weights[groups] += weight
         clipped = np.maximum(totals, 0)
         whole = clipped.sum(axis=1)

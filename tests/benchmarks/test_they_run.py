@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
             marks=pytest.mark.slow,  # five servers, each of which loads torch
         ),
         ("benchmarks.ledger", ["--entries", "200", "--owners", "3"], ["append"]),
+        ("benchmarks.duplicates", ["--documents", "200"], ["copies found"]),
     ],
 )
 def test_a_benchmark_prints_its_table(module, options, rows):
