@@ -17,7 +17,7 @@ app = typer.Typer(
 app.command("retrieval")(evaluate_index.retrieval)
 app.command("tail-patch")(evaluate_index.tail_patch)
 
-Task = Annotated[str, typer.Option(help="language, digits or all.")]
+Task = Annotated[str, typer.Option(help="language, digits, cnn, tumours, diabetes or all.")]
 Small = Annotated[bool, typer.Option("--small", help="A size of seconds, to try the command.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the table as .md and .json.")]
 Cache = Annotated[

@@ -28,7 +28,8 @@ def tune(
     count: Annotated[int, typer.Option(min=4, help="Questions, without --queries.")] = 60,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     task: Annotated[
-        str | None, typer.Option(help="language or digits: by LDS, instead of an index.")
+        str | None,
+        typer.Option(help="A task of whence evaluate methods: by LDS, instead of an index."),
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="With --task: a size of seconds.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",

@@ -109,7 +109,9 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class DigitsTask:
-    """Data and training."""
+    """Data and training; `evaluation.tabular` and `evaluation.cnn` vary data, network and loss."""
+
+    outputs_width = CLASSES
 
     def __init__(self, settings: DigitsSettings, *, cache: Path) -> None:
         self.settings = settings
@@ -148,7 +150,7 @@ class DigitsTask:
 
     def module(self) -> nn.Sequential:
         """The network, untrained."""
-        widths = (self.train.images.shape[1], *self.settings.hidden, CLASSES)
+        widths = (self.train.images.shape[1], *self.settings.hidden, self.outputs_width)
         layers: list[nn.Module] = []
         for number, width in enumerate(widths[1:]):
             layers += [nn.Linear(widths[number], width), nn.ReLU()]
@@ -167,8 +169,20 @@ class DigitsTask:
         for number in range(len(seeds)):
             module = self.module()
             module.load_state_dict({n: torch.from_numpy(p[number]) for n, p in arrays.items()})
-            models.append(Classifier(module))
+            models.append(self.as_task(module))
         return models
+
+    def as_task(self, module: nn.Module) -> "Classifier":
+        """A trained network with its loss."""
+        return Classifier(module)
+
+    def summed_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Over all examples of all models: ``[S, B, C]`` and ``[S, B]`` -> a number."""
+        return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="sum")
+
+    def measured(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What is asked of retrained models, higher is better: ``[S, Q, C]`` -> ``[S, Q]``."""
+        return margins(outputs, labels)
 
     def outputs(
         self,
@@ -222,9 +236,9 @@ class DigitsTask:
             generator = torch.Generator().manual_seed(seed)
             for name, values in self.module().named_parameters():
                 drawn = torch.zeros(values.shape)
-                if values.dim() == 2:
+                if values.dim() >= 2:
                     drawn = torch.randn(values.shape, generator=generator)
-                    drawn *= (2 / values.shape[1]) ** 0.5
+                    drawn *= (2 / values[0].numel()) ** 0.5
                 stacked.setdefault(name, []).append(drawn)
         return {name: torch.stack(values) for name, values in stacked.items()}
 
@@ -259,9 +273,7 @@ class DigitsTask:
             for start in range(0, per_epoch * s.batch, s.batch):
                 chosen = order[:, start : start + s.batch]  # [S, B]
                 logits = self._logits(module, parameters, self.train.images[chosen])
-                losses = cross_entropy(
-                    logits.flatten(0, 1), self.train.labels[chosen].flatten(), reduction="sum"
-                )
+                losses = self.summed_loss(logits, self.train.labels[chosen])
                 # Each model's own mean; the sum over models gives each its own gradient.
                 (losses / s.batch).backward()
                 optimizer.step()
@@ -274,4 +286,4 @@ class DigitsTask:
         models = len(next(iter(parameters.values())))
         images = self.queries.images.expand(models, -1, -1)
         logits = self._logits(self.module(), parameters, images)
-        return margins(logits, self.queries.labels.expand(models, -1)).numpy()
+        return self.measured(logits, self.queries.labels.expand(models, -1)).numpy()

@@ -11,19 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from evaluation.cnn import CnnDigits
 from evaluation.digits import Classifier, DigitsBatch, DigitsSettings, DigitsTask
 from evaluation.language import LanguageSettings
 from evaluation.lds import half_subsets
 from evaluation.restated import STATEMENTS, RestatedTask
 from evaluation.subject import Subject
+from evaluation.tabular import DiabetesTask, TumourTask
 from indexer.progress import Reporter
 from influence.encoder import LanguageModelLoss
 from influence.fisher import SampledLabelLoss
 
-Name = Literal["language", "digits"]
-NAMES: tuple[Name, ...] = ("language", "digits")
+Name = Literal["language", "digits", "cnn", "tumours", "diabetes"]
+NAMES: tuple[Name, ...] = ("language", "digits", "cnn", "tumours", "diabetes")
 TOKEN_DRAWS = 2  # of every document, for the Gauss-Newton matrix
 MODEL_SEED = 1000  # beyond the seeds of the retrained models
 
@@ -71,6 +73,16 @@ SMALL_DIGITS = DigitsSettings(examples=100, queries=40, hidden=(16,), epochs=6, 
 SMALL_SIZE = TrialSize(models=1, subsets=12, repeats=1)
 
 
+_TABLE = DigitsSettings(examples=300, queries=140, hidden=(16,), epochs=20, batch=20)
+# Tasks whose models train in stacks: how to make one, its settings, how much is trained.
+STACKED: dict[Name, tuple[type[DigitsTask], DigitsSettings, TrialSize]] = {
+    "digits": (DigitsTask, DigitsSettings(), TrialSize(models=3, subsets=64, repeats=5)),
+    "cnn": (CnnDigits, DigitsSettings(epochs=15), TrialSize(models=1, subsets=64, repeats=2)),
+    "tumours": (TumourTask, _TABLE, TrialSize(models=3, subsets=64, repeats=5)),
+    "diabetes": (DiabetesTask, _TABLE, TrialSize(models=3, subsets=64, repeats=5)),
+}
+
+
 def run_trial(name: Name, *, small: bool, cache: Path, reporter: Reporter) -> Trial:
     """Train and retrain, or read what an earlier run left in the cache.
 
@@ -84,9 +96,10 @@ def run_trial(name: Name, *, small: bool, cache: Path, reporter: Reporter) -> Tr
         settings = SMALL_LANGUAGE if small else LANGUAGE
         size = SMALL_SIZE if small else TrialSize(models=3, subsets=160, repeats=1)
         return language_trial(RestatedTask(settings, cache=cache), size, reporter)
-    settings = SMALL_DIGITS if small else DigitsSettings()
-    size = SMALL_SIZE if small else TrialSize(models=3, subsets=64, repeats=5)
-    return digits_trial(DigitsTask(settings, cache=cache), size, reporter)
+    make, settings, size = STACKED[name]
+    if small:
+        settings, size = SMALL_DIGITS, SMALL_SIZE
+    return stacked_trial(name, make(settings, cache=cache), size, reporter)
 
 
 def language_trial(task: RestatedTask, size: TrialSize, reporter: Reporter) -> Trial:
@@ -118,26 +131,33 @@ def language_trial(task: RestatedTask, size: TrialSize, reporter: Reporter) -> T
     )
 
 
-def digits_trial(task: DigitsTask, size: TrialSize, reporter: Reporter) -> Trial:
-    """Digits, some wrongly labelled; the measurement is the margin of the true digit."""
+def stacked_trial(name: Name, task: DigitsTask, size: TrialSize, reporter: Reporter) -> Trial:
+    """Examples, some wrongly labelled; measured is the margin of the truth, or minus the error."""
     s = task.settings
     subsets = half_subsets(s.examples, count=size.subsets, seed=0)
     seeds = [range(size.repeats * i, size.repeats * (i + 1)) for i in range(size.subsets)]
     total = size.subsets * size.repeats
-    with reporter.step("Retraining (digits)", total=total, unit="models") as advance:
+    with reporter.step(f"Retraining ({name})", total=total, unit="models") as advance:
         outputs = task.outputs(subsets, seeds, advance=advance)
     examples, queries = _pairs(task.train), _pairs(task.queries)
+    gauss_newton = None if name == "diabetes" else _drawn_labels
     subjects = tuple(
-        Subject(model, examples, queries, _drawn_labels)
+        Subject(model, examples, queries, gauss_newton)
         for model in task.models(range(MODEL_SEED, MODEL_SEED + size.models))
     )
+    network = ", ".join(_layer(layer) for layer in task.module() if list(layer.parameters()))
     protocol = (
-        f"MLP {'-'.join(map(str, (64, *s.hidden, 10)))} trained for {s.epochs} epochs on "
-        f"{s.examples} digits, {s.noise:.0%} of them with a wrong label; {s.queries} queries; "
-        f"{size.subsets} halves of the examples, {size.repeats} models retrained on each; "
-        "measured: margin of the true digit."
+        f"{name}: {network}; trained for {s.epochs} epochs on {s.examples} examples, "
+        f"{s.noise:.0%} of them with a wrong label; {s.queries} queries; {size.subsets} halves of "
+        f"the examples, {size.repeats} models retrained on each; measured: "
+        + ("minus half the squared error." if name == "diabetes" else "margin of the true class.")
     )
-    return Trial("digits", protocol, subjects, subsets, outputs, None, _every_second(len(queries)))
+    return Trial(name, protocol, subjects, subsets, outputs, None, _every_second(len(queries)))
+
+
+def _layer(module: nn.Module) -> str:
+    weight = module.get_parameter("weight")
+    return f"{type(module).__name__} {'x'.join(map(str, weight.shape))}"
 
 
 def _every_second(queries: int) -> np.ndarray:
