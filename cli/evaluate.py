@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command("retrieval")(evaluate_index.retrieval)
 app.command("tail-patch")(evaluate_index.tail_patch)
+app.command("lds")(evaluate_index.lds)
 
 Task = Annotated[str, typer.Option(help="language, digits, cnn, tumours, diabetes or all.")]
 Small = Annotated[bool, typer.Option("--small", help="A size of seconds, to try the command.")]

@@ -1,4 +1,4 @@
-"""`whence evaluate retrieval` and `tail-patch`: how good is the ranking of an index?"""
+"""`whence evaluate retrieval`, `tail-patch` and `lds`: how good is the ranking of an index?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +77,34 @@ def tail_patch(
         f"{asked.protocol}; one step of {step:g} of the weights' norm on the first {top_k} "
         "passages by relative influence; change of the answer's log-likelihood in nats"
     )
+    _deliver(asked, measured, protocol, attach=attach)
+
+
+def lds(
+    index: Index,
+    queries: Annotated[Path, typer.Option(help="JSON lines, each with prompt and response.")],
+    retrained: Annotated[
+        Path,
+        typer.Option(
+            help="An .npz of models trained on subsets: subsets [S, documents] of bool, outputs "
+            "[S, queries], the log-likelihood of each response."
+        ),
+    ],
+    model: Model = None,
+    seed: Seed = 0,
+    attach: Attach = False,
+    device: Device = "auto",
+) -> None:
+    """Whether scores, summed over subsets, rank the models that were trained on them."""
+    from evaluation.index_lds import measure_lds, read_retrained
+
+    asked = _ask(index, queries, model, 0, seed, device)
+    documents = len(asked.reader.document_ids())
+    subsets, outputs = read_retrained(
+        retrained, documents=documents, questions=len(asked.questions)
+    )
+    measured = measure_lds(asked.reader, asked.rankings, subsets, outputs)
+    protocol = f"{asked.protocol}; {len(subsets)} models retrained on subsets of the documents"
     _deliver(asked, measured, protocol, attach=attach)
 
 

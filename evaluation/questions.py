@@ -45,7 +45,7 @@ class Question:
 class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: str = ""
+    prompt: Annotated[str, Field(min_length=1)]
     response: Annotated[str, Field(min_length=1)]
     documents: tuple[str, ...] = ()
 
