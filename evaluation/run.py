@@ -7,7 +7,7 @@ from evaluation.cache import default_cache_dir
 from evaluation.catalogue import FULL_EKFAC, methods_of
 from evaluation.comparison import Row, compare
 from evaluation.studies import study_brittleness, study_curation
-from evaluation.study_tables import brittleness_table, curation_table
+from evaluation.study_tables import brittleness_plot, brittleness_table, curation_table
 from evaluation.table import as_json, markdown
 from evaluation.trial import Name, Trial, run_trial
 from indexer.progress import Reporter
@@ -58,6 +58,8 @@ def run_brittleness(
         small=small, cache=cache or default_cache_dir(), reporter=reporter or Reporter()
     )
     _write("brittleness-digits", brittleness_table(protocol, curve), out, show)
+    if out is not None:
+        write_bytes(out / "brittleness-digits.svg", brittleness_plot(curve).encode())
 
 
 def run_curation(

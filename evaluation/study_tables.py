@@ -1,9 +1,10 @@
-"""Tables of the studies on the digits, as Markdown."""
+"""Tables of the studies on the digits, as Markdown, and the curve as SVG."""
 
 from collections.abc import Sequence
 
 from evaluation.brittleness import Drop
 from evaluation.lds import Interval
+from evaluation.plot import line_chart
 from evaluation.studies import Curation
 
 
@@ -21,6 +22,22 @@ def brittleness_table(protocol: str, curve: Sequence[Drop]) -> str:
         ]
         lines.append(_line([name, *cells]))
     return "\n".join(lines) + "\n"
+
+
+def brittleness_plot(curve: Sequence[Drop]) -> str:
+    """The drop of every ranking over ``k``, as SVG."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for drop in curve:
+        lines.setdefault(drop.ranking, []).append((float(drop.k), drop.drop.mean))
+    drops = [drop.drop.mean for drop in curve]
+    return line_chart(
+        lines,
+        title="Margin lost without the first k proponents",
+        across="k",
+        up="drop",
+        bottom=min(0.0, *drops),
+        top=max(0.1, *drops),
+    )
 
 
 def curation_table(found: Curation) -> str:
