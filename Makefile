@@ -66,7 +66,7 @@ evaluate: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(SAY) "Logging against a training step: python -m benchmarks.logging"
-	@$(BIN)/python -m benchmarks.logging --repeats 3
+	@$(BIN)/python -m benchmarks.logging --repeats 4
 	$(SAY) "Beside other software: python -m benchmarks.peers"
 	@$(BIN)/python -m benchmarks.peers --documents 32 --rounds 2
 

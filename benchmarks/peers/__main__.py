@@ -80,7 +80,7 @@ def logging(folder: Path, options: argparse.Namespace) -> None:
     """Tokens a second, bytes a passage, peak memory."""
     found = interleaved(LOGGING, "logging", folder, options)
     print(f"Logging at rank {RANK} (Whence: 4,096 dims)\n")
-    print("| | tokens/s | of the training step | bytes a passage | peak MB |")
+    print("| | tokens/s | time, of the training step | bytes a passage | peak MB |")
     print("|---|---|---|---|---|")
     for side, figures in found.items():
         ratios = [
