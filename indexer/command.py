@@ -82,8 +82,11 @@ def index(
     ),
     projection: Annotated[str, typer.Option(help="pca or random.")] = _default("projection"),
     labels: Annotated[
-        str, typer.Option(help="Tokens that fit the curvature: empirical or sampled.")
-    ] = _default("labels"),
+        str | None,
+        typer.Option(
+            help="Tokens that fit the curvature: empirical, by default, or sampled, as for source."
+        ),
+    ] = None,
     layers: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,7 +143,7 @@ def index(
         dims=dims if dims == "auto" else int(dims),
         hessian=hessian,
         projection=projection,
-        labels=labels,
+        labels=labels or ("sampled" if method == "source" else _default("labels")),
         damping=_number(damping),
         joint_damping=_number(joint_damping),
         layers=tuple(layers or _default("layers")),

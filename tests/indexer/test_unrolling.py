@@ -417,6 +417,7 @@ def test_a_trainers_run_becomes_an_index_that_is_served(
     shown = CliRunner().invoke(app, ["info", str(index)]).output
     assert "source, along 4 steps" in shown
     assert shown.count("\nsegment ") == 2
+    assert IndexReader.open(index).manifest.settings.labels == "sampled"
     engine = Engine.load(index, output / "checkpoint-4", device="cpu")
     assert engine.info().index.method == "source"
     request = AttributeRequest(prompt="king of", response=" gold", top_k=12, explain=True)
