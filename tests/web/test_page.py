@@ -372,7 +372,7 @@ def test_the_keyboard_alone_is_enough(open_page, site):
 
     press("Tab")
     expect(page.get_by_role("link", name="Skip to the most valuable data")).to_be_focused()
-    press("Tab")
+    tab_to(page.get_by_label("Prompt"), 5)
     page.keyboard.type("Who are you?")
     press("Tab")
     page.keyboard.type("A model of \U0001f30d words.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -110,6 +111,8 @@ def test_a_chat_streams_and_what_it_came_from_stands_beside_it_until_the_server_
         expect(turn.locator(".answer")).not_to_be_empty()
         expect(page.locator(".message")).to_be_visible()
         expect(turn.locator(".trace")).to_have_attribute("aria-pressed", "true")
+        violations = Axe().run(page).response["violations"]
+        assert [(v["id"], [n["target"] for n in v["nodes"]]) for v in violations] == []
 
         # The second question has the first one and its answer before it, the attribution as well.
         page.get_by_label("Prompt").fill("and river 18")
