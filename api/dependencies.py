@@ -134,7 +134,6 @@ async def _exchanges(request: Request) -> Exchanges:
 
 
 AdditionsDep = Annotated[Additions, Depends(_additions)]
-WriterDep = Annotated[Access, Depends(with_scope("write"))]
 RatesDep = Annotated[Rates, Depends(_rates)]
 VersionsDep = Annotated[ServedVersions, Depends(_versions)]
 AttributorDep = Annotated[Seen, Depends(_seen)]
