@@ -123,6 +123,12 @@ def measure(trial: Trial, reporter: Reporter, *, parts: tuple[str, ...]) -> list
             coordinates = fit.basis.coordinates
             for method, row in zip(methods, rows, strict=True):
                 dims = min(_dims(method), coordinates)
+                if points and (points[-1].part, points[-1].rank, points[-1].dims) == (
+                    part,
+                    rank,
+                    dims,
+                ):
+                    continue  # no more coordinates than the dims before
                 points.append(
                     Point(
                         rank,
@@ -208,15 +214,15 @@ def plots(points: list[Point], weak: list[tuple[int, float, float]]) -> dict[str
         f"rank {rank}": [(float(p.dims), p.lds) for p in everywhere if p.rank == rank]
         for rank in RANKS
     }
-    by_time = {
-        part: [(p.logging_seconds, p.lds) for p in points if p.part == part and p.dims <= 4096]
-        for part in dict.fromkeys(p.part for p in points)
-    }
+    by_time: dict[str, list[tuple[float, float]]] = {}
+    for part in dict.fromkeys(p.part for p in points):
+        largest = {p.rank: p for p in points if p.part == part and p.dims <= 4096}  # dims ascend
+        by_time[part] = [(p.logging_seconds, p.lds) for p in largest.values()]
     drawn = {
         "ranks-dims.svg": line_chart(by_dims, title="Language task", across="D", up="LDS"),
         "ranks-time.svg": line_chart(
-            {name: line for name, line in by_time.items() if line},
-            title="Ranks 4 to 64, at most 4,096 dims",
+            by_time,
+            title="Every rank, at most 4,096 dims",
             across="seconds to log all passages",
             up="LDS",
         ),
