@@ -50,11 +50,11 @@ def _by_lds(task: str, *, small: bool) -> "Tuned":
 
     from evaluation.cache import default_cache_dir
     from evaluation.lds import spearman
-    from evaluation.trial import NAMES, run_trial
+    from evaluation.trial import NAMES, Name, run_trial
     from evaluation.tuning import tune as tried
     from indexer.progress import Reporter
 
-    names = {str(name): name for name in NAMES}
+    names: dict[str, Name] = {name: name for name in NAMES}
     if task not in names:
         raise typer.BadParameter(f"{task!r} is not one of {', '.join(NAMES)}", param_hint="--task")
     reporter = Reporter()

@@ -21,7 +21,10 @@ from influence.errors import InvalidInput
 
 OPTIMIZER = "optimizer.pt"
 # What `torch.load` raises for anything but tensors and plain containers: nothing is run.
-UNREADABLE: tuple[type[Exception], ...] = (torch.serialization.pickle.UnpicklingError,)
+# Its class is named by way of torch, since no module here imports the library that unpickles.
+UNREADABLE: tuple[type[Exception], ...] = (
+    torch.serialization.pickle.UnpicklingError,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 
 def write_second_moments(
