@@ -340,15 +340,15 @@ class IndexFacts(IndexReference):
     search_recall: float | None = Field(
         default=None, description="Measured recall@10; null: all rows compared.", examples=[0.993]
     )
-    search_notice: str | None = Field(default=None, description="Why the search is another one.")
+    search_notice: str | None = Field(
+        default=None, description="Why it is not the way asked for; else null.", examples=[None]
+    )
     method: Method = Field(
         default="influence",
         description="influence: of the trained model; source: along its training.",
         examples=["influence"],
     )
-    quality: tuple[Quality, ...] = Field(
-        default=(), description="How good its ranking is, as far as measured; empty: not measured."
-    )
+    quality: tuple[Quality, ...] = Field(default=(), description="What was measured of it.")
 
 
 class ServiceInfo(_Schema):

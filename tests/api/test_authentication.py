@@ -69,7 +69,7 @@ def test_a_route_that_does_not_exist_is_not_told_from_one_that_does(closed, is_p
 
 
 def test_probes_and_page_need_none(closed):
-    for path in ("/", "/livez", "/readyz", "/info", "/openapi.json", "/static/page.js"):
+    for path in ("/", "/livez", "/readyz", "/info", "/openapi.json", "/static/page/page.js"):
         assert closed.get(path).status_code == 200
 
 

@@ -25,6 +25,6 @@ def test_methods_are_compared_shown_and_written(tmp_path):
 def test_an_unknown_task_is_a_usage_error(tmp_path):
     done = run("methods", "--task", "poems", "--cache", tmp_path)
     assert done.exit_code == 2
-    assert "'poems' is not one of language, digits and all" in " ".join(
+    assert "'poems' is not one of language, digits, cnn, tumours, diabetes and all" in " ".join(
         done.output.replace("│", " ").split()
     )

@@ -59,7 +59,7 @@ def test_what_the_stored_numbers_do_not_allow_is_told(small):
         (("--projection", "random", "--hessian", "kfac"), "kfac needs the spectra"),
         (("--projection", "random", "--rank", "auto"), "auto needs the spectra"),
         (("--damping", "inf"), "finite number"),
-        (("--null-queries", "-1"), "-1 is not in the range"),
+        (("--null-queries", "-1"), "greater than or equal to 0"),
         (("--rank", "0"), "neither auto nor a whole number"),
     ],
 )
