@@ -3,8 +3,10 @@
 a. **Own text**: a record's question with the record's text as the answer names that record first,
    in at least 9 of 10.
 b. **Repeated facts**: where an answer that the model gives by itself repeats figures or phrases of
-   exactly one record (the rule is in `demo.facts`), that record is among the first five for the
-   answer, in at least 8 of 10.
+   exactly one record (the rule is in `demo.facts`), the stretch that repeats it has that record
+   among the first five, in at least 8 of 10. The stretch and not the whole, since a small model
+   often goes on with something else or runs into a loop, which the record has not taught it; how
+   many whole answers name the record is said beside it.
 c. **Outside**: for questions that no record has to do with, nothing stands out.
 
 The case: an answer that carries what stands in another record alone (`demo.wrong_answer`).
@@ -15,11 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from demo.facts import FactIndex
+from demo.facts import FactIndex, stretch
 from demo.records import Record
 from demo.wrong_answer import Attribute, WrongAnswer, describe, explain_wrong_answer
 from indexer.progress import Reporter
 from influence.errors import AttributionError
+from service.schemas import AttributeResult
 
 Generate = Callable[[Sequence[str]], list[str]]  # greedy answers, one for each question
 
@@ -155,7 +158,7 @@ def check_repeats(
     facts = FactIndex(records)
     answers: list[tuple[Record, str]] = []
     failures: list[str] = []
-    tried = 0
+    tried = whole = 0
     with reporter.step("Self-check: repeated facts", total=REPEATS, unit="answers") as advance:
         for start in range(0, min(len(order), MOST_QUESTIONS), ROUND):
             asked = order[start : start + ROUND]
@@ -166,7 +169,9 @@ def check_repeats(
                 if len(repeated) != 1 or tried == REPEATS:
                     continue
                 ((expected, by),) = repeated.items()
-                hits = attribute(record.question, answer, TOP).proponents
+                whole += _names(attribute(record.question, answer, TOP), expected)
+                part = stretch(answer, by)
+                hits = attribute(record.question, answer, TOP, part).proponents
                 if expected not in {hit.document_id for hit in hits}:
                     failures.append(
                         f"{record.question!r} -> {answer!r} repeats {sorted(by)[0]!r} of {expected}"
@@ -179,27 +184,12 @@ def check_repeats(
     held = tried - len(failures)
     if tried < REPEATS:
         failures.append(f"only {tried} of {len(answers)} generated answers repeat one record")
-    name = f"the record that an answer repeats is in the top {TOP}"
+    name = f"the record that an answer repeats is in the top {TOP} (of whole answers: {whole})"
     return CheckResult(name, held, REPEATS, REPEATS_IN_TOP, tuple(failures)), answers
 
 
-def find_wrong_answer(
-    attribute: Attribute,
-    generate: Generate,
-    answers: list[tuple[Record, str]],
-    order: Sequence[Record],
-    records: Sequence[Record],
-) -> WrongAnswer | None:
-    """One among the answers so far, else among those to some more of the questions in order."""
-    case = explain_wrong_answer(attribute, answers, records)
-    last = len(answers) + WRONG_ANSWER_QUESTIONS
-    for start in range(len(answers), min(last, len(order)), ROUND):
-        if case is not None:
-            break
-        asked = order[start : start + ROUND]
-        given = generate([record.question for record in asked])
-        case = explain_wrong_answer(attribute, list(zip(asked, given, strict=True)), records)
-    return case
+def _names(result: AttributeResult, document_id: str) -> bool:
+    return any(hit.document_id == document_id for hit in result.proponents)
 
 
 def check_outside(attribute: Attribute, generate: Generate, reporter: Reporter) -> CheckResult:
@@ -223,3 +213,22 @@ def check_outside(attribute: Attribute, generate: Generate, reporter: Reporter) 
         OUTSIDE_SILENT,
         tuple(failures),
     )
+
+
+def find_wrong_answer(
+    attribute: Attribute,
+    generate: Generate,
+    answers: list[tuple[Record, str]],
+    order: Sequence[Record],
+    records: Sequence[Record],
+) -> WrongAnswer | None:
+    """One among the answers so far, else among those to some more of the questions in order."""
+    case = explain_wrong_answer(attribute, answers, records)
+    last = len(answers) + WRONG_ANSWER_QUESTIONS
+    for start in range(len(answers), min(last, len(order)), ROUND):
+        if case is not None:
+            break
+        asked = order[start : start + ROUND]
+        given = generate([record.question for record in asked])
+        case = explain_wrong_answer(attribute, list(zip(asked, given, strict=True)), records)
+    return case

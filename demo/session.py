@@ -8,7 +8,7 @@ from demo.generate import generate_answers
 from influence.model import LoadedModel
 from influence.store import IndexReader
 from service.engine import Engine
-from service.schemas import AttributeRequest, AttributeResult
+from service.schemas import AttributeRequest, AttributeResult, Span
 
 
 class Session:
@@ -35,9 +35,12 @@ class Session:
     ) -> None:
         self._engine.close()
 
-    def attribute(self, prompt: str, response: str, top_k: int) -> AttributeResult:
+    def attribute(
+        self, prompt: str, response: str, top_k: int, span: tuple[int, int] | None = None
+    ) -> AttributeResult:
         """What the service would answer."""
-        request = AttributeRequest(prompt=prompt, response=response, top_k=top_k)
+        part = None if span is None else Span(start=span[0], end=span[1])
+        request = AttributeRequest(prompt=prompt, response=response, top_k=top_k, span=part)
         return self._engine.attribute(request, request_id="self-check")
 
     def generate(self, questions: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ class FinetuneSettings:
     epochs: int = 5
     learning_rate: float = 1e-3  # at its peak; linear warm-up, then linear decay
     warmup: float = 0.06  # share of the steps
-    batch_tokens: int = 256  # of a batch, padding included; at 512 the records are learnt worse
+    batch_tokens: int = 512  # of a batch, padding included
     max_length: int = 512
     seed: int = 0
 

@@ -17,9 +17,11 @@ HITS = 10  # of each sign that are looked at
 
 
 class Attribute(Protocol):
-    """The service's answer for a prompt, a response and ``top_k``."""
+    """The service's answer for a prompt, a response (or characters of it) and ``top_k``."""
 
-    def __call__(self, prompt: str, response: str, top_k: int) -> AttributeResult:
+    def __call__(
+        self, prompt: str, response: str, top_k: int, span: tuple[int, int] | None = None
+    ) -> AttributeResult:
         """Attribute."""
         ...
 

@@ -211,7 +211,7 @@ def test_convolutions_of_every_kind(kind, against_autograd):
     generator = torch.Generator().manual_seed(2)
     shape = (convolution.in_channels, *(7, 6, 5)[:axes])
     examples = [torch.randn(shape, generator=generator) for _ in range(3)]
-    torch.manual_seed(2)  # of the lazy layer: outputs near zero by chance have gradients near zero
+    torch.manual_seed(7)  # of the lazy layer: outputs near zero by chance have gradients near zero
     model(torch.stack(examples))  # the lazy layer finds its width
     task = ModuleTask(model, lambda module, x: module(x).square().sum(dim=1))
     checked = against_autograd(
