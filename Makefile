@@ -61,8 +61,8 @@ evaluate: $(VENV)/installed-dev
 	$(SAY) "Brittleness and curation, small: whence evaluate"
 	@$(BIN)/whence evaluate brittleness --small --out tables
 	@$(BIN)/whence evaluate curation --small --out tables
-	$(SAY) "Planted facts found: pytest -s -k planted tests/test_influence_is_right.py"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -k planted tests/test_influence_is_right.py
+	$(SAY) "Planted facts found: pytest -s tests/test_planted_facts.py -k planted"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/test_planted_facts.py -k planted
 
 bench: $(VENV)/installed-dev
 	$(SAY) "Logging against a training step: python -m benchmarks.logging"

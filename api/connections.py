@@ -68,7 +68,8 @@ class _Hurried(H11Protocol):
     head_timeout_s: float
     _closing_soon: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+    # uvicorn's own method narrows the type of asyncio's in the same way.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait_for_a_head()
 

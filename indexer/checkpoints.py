@@ -80,7 +80,7 @@ class CheckpointFolder:
         found = {}
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a mapping
+                for name in file.keys():  # noqa: SIM118 - safetensors: no mapping, so not iterable
                     found[name] = file.get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise InvalidInput(f"{path} cannot be read: {error}. Write it again.") from error
@@ -136,7 +136,7 @@ class CheckpointFolder:
         for file in sorted(self.folder(number).glob("*.safetensors")):
             try:
                 with safe_open(file, framework="pt") as stored:
-                    for name in stored.keys():  # noqa: SIM118 - not a mapping
+                    for name in stored.keys():  # noqa: SIM118 - as above
                         shapes[name] = stored.get_slice(name).get_shape()
             except (OSError, SafetensorError) as error:
                 raise ModelUnavailable(

@@ -81,16 +81,20 @@ class Adder:
             lines = (one.model_dump_json(exclude_none=True) for one in kept.request.documents)
             corpus.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             status, said, complaint = await _run(self._command(corpus, kept.request.replace))
-        last = lambda text: (text.strip().splitlines() or [""])[-1]  # noqa: E731
         if status == 0:
-            log.info("addition %s is in version %s", name, last(said))
-            await asyncio.to_thread(self._additions.end, name, version=last(said))
+            version = _last_line(said)
+            log.info("addition %s is in version %s", name, version)
+            await asyncio.to_thread(self._additions.end, name, version=version)
             return
-        detail = last(complaint).removeprefix("error: ")[:_MAX_DETAIL]
+        detail = _last_line(complaint).removeprefix("error: ")[:_MAX_DETAIL]
         log.warning("addition %s failed with status %d: %s", name, status, detail)
         await asyncio.to_thread(
             self._additions.end, name, detail=detail or f"It ended with status {status}."
         )
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
 
 
 async def _run(command: Sequence[str]) -> tuple[int, str, str]:
@@ -100,7 +104,7 @@ async def _run(command: Sequence[str]) -> tuple[int, str, str]:
     )
     try:
         said, complaint = await process.communicate()
-    except BaseException:
+    except BaseException:  # cancelled, or interrupted: the process must not outlive its caller
         with suppress(ProcessLookupError):
             process.terminate()
         await process.wait()

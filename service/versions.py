@@ -230,7 +230,7 @@ def _made_current(present: "Engine", folder: Path, version: str) -> "Engine":
     engine = present.over(IndexReader.open(folder, version))
     try:
         roll_back(folder, version)
-    except BaseException:
+    except BaseException:  # whatever it is, nobody else holds this engine
         engine.close()
         raise
     return engine

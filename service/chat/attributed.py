@@ -99,7 +99,9 @@ def attribute_request(request: ChatRequest, response: str) -> AttributeRequest:
         raise InvalidInput("The answer is empty, so there is nothing to attribute. Ask again.")
     *before, question = conversation_of(request)
     options = request.attribution or AttributionOptions()
-    turns = tuple(ContextTurn(role=one.role, content=one.content) for one in before)  # type: ignore[arg-type]
+    turns = tuple(
+        ContextTurn.model_validate({"role": one.role, "content": one.content}) for one in before
+    )
     try:
         return AttributeRequest(
             prompt=question.content,

@@ -42,7 +42,10 @@ class Agreement:
 def by_agreement(reader: IndexReader, *, neighbours: int = NEIGHBOURS) -> list[Agreement]:
     """All documents that have passages with a gradient, the most contradicted first."""
     ids = [d for d in reader.document_ids() if reader.rows_of(d)]
-    units_of = lambda rows: unit_document_vectors(reader, [ids[r] for r in rows])  # noqa: E731
+
+    def units_of(rows: Sequence[int]) -> np.ndarray:
+        return unit_document_vectors(reader, [ids[r] for r in rows])
+
     values, worst = neighbour_agreement(len(ids), units_of, neighbours=neighbours)
     found = []
     for place, document_id in enumerate(ids):

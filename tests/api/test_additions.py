@@ -80,7 +80,10 @@ def test_documents_that_are_sent_are_served_some_seconds_later(
         assert taken.status_code == 202, taken.text
         assert taken.json()["state"] == "waiting"
         where = taken.headers["location"]
-        state = lambda: client.get(where, headers=writer).json()  # noqa: E731
+
+        def state():
+            return client.get(where, headers=writer).json()
+
         until(lambda: state()["state"] != "waiting", 200)
         assert state()["state"] == "done", state()
         version = state()["version"]

@@ -38,7 +38,9 @@ def carry_out(additions, tmp_path, monkeypatch):
 
     def run(script, until, adders=1):
         async def scenario():
-            command = lambda corpus, replace: ["sh", "-c", script, "sh", str(corpus), str(replace)]  # noqa: E731
+            def command(corpus, replace):
+                return ["sh", "-c", script, "sh", str(corpus), str(replace)]
+
             working = [Adder(additions, tmp_path, command) for _ in range(adders)]
             for adder in working:
                 await adder.start()
@@ -59,7 +61,10 @@ def test_what_is_taken_is_added_in_its_order_and_its_state_says_where(
     assert [additions.addition(name, by="me").state for name in names] == ["waiting"] * 3
     log = tmp_path / "log"
     script = f'cat "$1" >> {log}; echo "progress"; echo 000002-abc'
-    ended = lambda: additions.addition(names[-1], by="me").state != "waiting"  # noqa: E731
+
+    def ended():
+        return additions.addition(names[-1], by="me").state != "waiting"
+
     carry_out(script, ended, adders=3)  # of which one works
     for name in names:
         told = additions.addition(name, by="me")

@@ -78,7 +78,10 @@ def test_worker_and_replica_tell_how_many_jobs_there_are(settings, redis_url, st
             asyncio.create_task(replica.attribute(ASK, request_id=str(number)))
             for number in range(3)
         ]
-        jobs = lambda: samples(metrics.exposition().decode())["whence_queue_jobs"]  # noqa: E731
+
+        def jobs():
+            return samples(metrics.exposition().decode())["whence_queue_jobs"]
+
         await until(lambda: jobs() == 3)
         os.kill(child, signal.SIGCONT)
         await asyncio.gather(*asked)

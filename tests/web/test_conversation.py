@@ -112,8 +112,8 @@ def test_what_a_model_writes_as_markdown_is_drawn_and_can_be_no_markup(open_page
     page = open_page().page
     drawn = page.evaluate(
         """async (source) => {
-          const { markdown } = await import("/static/shared/markdown.js");
-          const { placeOf } = await import("/static/shared/inline.js");
+          const { markdown } = await import("/static/common/markdown.js");
+          const { placeOf } = await import("/static/common/inline.js");
           const place = document.createElement("div");
           place.append(...markdown(source));
           const walker = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
@@ -174,7 +174,7 @@ def test_markdown_made_to_exhaust_the_browser_is_drawn_in_time(open_page):
     page = open_page().page
     lengths = page.evaluate(
         """async () => {
-          const { markdown } = await import("/static/shared/markdown.js");
+          const { markdown } = await import("/static/common/markdown.js");
           const sources = [
             ">".repeat(50000), "- ".repeat(20000), "*a ".repeat(20000), "[".repeat(50000),
             "`".repeat(50000), "**".repeat(30000), "_a*b".repeat(20000),

@@ -36,13 +36,13 @@ def test_every_module_says_what_it_is_and_imports_only_its_neighbours(path):
 def test_a_module_asks_its_neighbours_only_one_way(path):
     # The sidebar knows nothing of the page that it is in, and what both share knows neither.
     folder = path.parent.name
-    allowed = {"shared": {"."}, "sidebar": {".", "../shared"}}.get(folder)
+    allowed = {"common": {"."}, "sidebar": {".", "../common"}}.get(folder)
     for target in re.findall(r'from "([^"]+)"', path.read_text(encoding="utf-8")):
         assert allowed is None or target.rpartition("/")[0] in allowed, f"{path.name}: {target}"
 
 
 def test_the_page_draws_the_line_where_the_service_does():
-    words = (STATIC / "shared" / "words.js").read_text(encoding="utf-8")
+    words = (STATIC / "common" / "words.js").read_text(encoding="utf-8")
     drawn = re.search(r"export const STANDS_OUT = ([\d.]+);", words)
     assert drawn
     assert float(drawn[1]) == STANDS_OUT

@@ -12,9 +12,9 @@
  * and `whole` (somebody went back from a part or a comparison to the whole answer).
  */
 
-import { one } from "./shared/dom.js";
-import { permalink } from "./shared/permalink.js";
-import { Server } from "./shared/server.js";
+import { one } from "./common/dom.js";
+import { permalink } from "./common/permalink.js";
+import { Server } from "./common/server.js";
 import { offerLink } from "./sidebar/link.js";
 import { quality, scopeInWords } from "./sidebar/scope.js";
 import { sheet, templates } from "./sidebar/assets.js";
@@ -26,12 +26,12 @@ import { Shading } from "./sidebar/shading.js";
 import { States } from "./sidebar/states.js";
 
 /**
- * @typedef {import("./shared/server.js").Attribution} Attribution
- * @typedef {import("./shared/server.js").Hit} Hit
- * @typedef {import("./shared/server.js").Info} Info
- * @typedef {import("./shared/server.js").Question} Question
- * @typedef {import("./shared/server.js").Span} Span
- * @typedef {import("./shared/server.js").Message} Message
+ * @typedef {import("./common/server.js").Attribution} Attribution
+ * @typedef {import("./common/server.js").Hit} Hit
+ * @typedef {import("./common/server.js").Info} Info
+ * @typedef {import("./common/server.js").Question} Question
+ * @typedef {import("./common/server.js").Span} Span
+ * @typedef {import("./common/server.js").Message} Message
  * @typedef {{prompt: string, response: string, context: readonly Message[], span: ?Span,
  *   alternative: ?string}} Asked
  */

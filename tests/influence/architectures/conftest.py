@@ -327,3 +327,19 @@ def next_token_loss(model: torch.nn.Module, sequence: TokenSequence) -> torch.Te
 def language_loss():
     """`next_token_loss`."""
     return next_token_loss
+
+
+@pytest.fixture
+def lively():
+    """Noise on every weight, and on the statistics of batch norms."""
+
+    def run(model: torch.nn.Module, *, seed: int = 0) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        for p in model.parameters():
+            p.data += 0.2 * torch.randn(p.shape, generator=generator)
+        for name, b in model.named_buffers():
+            if "running" in name:
+                b.data += 0.3 * torch.rand(b.shape, generator=generator)
+        return model.eval()
+
+    return run

@@ -27,7 +27,10 @@ def month(ledger, owners, entry, totals):
 
 def shapley(rows, usage):
     """The mean over all orders of what a player adds."""
-    worth = lambda inside: float(usage @ np.maximum(rows[:, sorted(inside)].sum(axis=1), 0))  # noqa: E731
+
+    def worth(inside):
+        return float(usage @ np.maximum(rows[:, sorted(inside)].sum(axis=1), 0))
+
     values = np.zeros(rows.shape[1])
     orders = list(permutations(range(rows.shape[1])))
     for order in orders:

@@ -1,11 +1,11 @@
 /** An answer as the server streams it: pieces of text, then what it came from. */
 
-import { Problem, refusal, unreachable } from "../shared/server.js";
+import { Problem, refusal, unreachable } from "../common/server.js";
 
 /**
- * @typedef {import("../shared/server.js").Server} Server
- * @typedef {import("../shared/server.js").Attribution} Attribution
- * @typedef {import("../shared/server.js").Message} Message
+ * @typedef {import("../common/server.js").Server} Server
+ * @typedef {import("../common/server.js").Attribution} Attribution
+ * @typedef {import("../common/server.js").Message} Message
  * @typedef {{text?: string, attribution?: Attribution}} Piece
  */
 

@@ -1,6 +1,6 @@
 /** Where a question is written: to the model, or with an answer of one's own. */
 
-import { one } from "../shared/dom.js";
+import { one } from "../common/dom.js";
 
 /** The form; tells which of the two somebody wants. */
 export class Composer {

@@ -1,6 +1,6 @@
 /** The turns of the conversation: new ones, their answers, and the one that the sidebar is about. */
 
-import { one } from "../shared/dom.js";
+import { one } from "../common/dom.js";
 import { streamChat } from "./chat.js";
 import { compareForm, editForm } from "./forms.js";
 import { UNAUTHENTICATED } from "./key.js";
@@ -8,8 +8,8 @@ import { Turn } from "./turn.js";
 
 /**
  * @typedef {import("../most-valuable-data.js").MostValuableData} Sidebar
- * @typedef {import("../shared/server.js").Problem} Problem
- * @typedef {import("../shared/server.js").Server} Server
+ * @typedef {import("../common/server.js").Problem} Problem
+ * @typedef {import("../common/server.js").Server} Server
  * @typedef {import("./chat.js").Message} Message
  * @typedef {import("./turn.js").Actions} Actions
  */

@@ -1,7 +1,7 @@
 /** The two small forms under an answer: edit it, or compare it with another. */
 
-import { copy, element, one } from "../shared/dom.js";
-import { quoted } from "../shared/words.js";
+import { copy, element, one } from "../common/dom.js";
+import { quoted } from "../common/words.js";
 
 /** @typedef {import("./turn.js").Turn} Turn */
 

@@ -1,8 +1,8 @@
 /** The API key: asked for when the server wants one, kept for this tab alone. */
 
-import { one } from "../shared/dom.js";
+import { one } from "../common/dom.js";
 
-/** @typedef {import("../shared/server.js").Problem} Problem */
+/** @typedef {import("../common/server.js").Problem} Problem */
 
 const KEY = "whence-key";
 export const UNAUTHENTICATED = 401;

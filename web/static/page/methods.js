@@ -1,7 +1,7 @@
 /** The page at `/methods`: the project's own account of its method, drawn from Markdown. */
 
-import { element, one } from "../shared/dom.js";
-import { markdown } from "../shared/markdown.js";
+import { element, one } from "../common/dom.js";
+import { markdown } from "../common/markdown.js";
 
 const place = one(document, "main");
 try {

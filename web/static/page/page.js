@@ -1,10 +1,10 @@
 /** The page at `/`: a conversation, and beside it what its answers came from. */
 
 import "../most-valuable-data.js";
-import { one } from "../shared/dom.js";
-import { readPermalink } from "../shared/permalink.js";
-import { Server } from "../shared/server.js";
-import { count } from "../shared/words.js";
+import { one } from "../common/dom.js";
+import { readPermalink } from "../common/permalink.js";
+import { Server } from "../common/server.js";
+import { count } from "../common/words.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { KeyForm, UNAUTHENTICATED, key } from "./key.js";

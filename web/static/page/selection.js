@@ -1,7 +1,7 @@
 /** Which characters of an answer are selected in its drawn form, by mouse, touch or keyboard. */
 
-import { codePoints, inUnits } from "../shared/characters.js";
-import { placeOf } from "../shared/inline.js";
+import { codePoints, inUnits } from "../common/characters.js";
+import { placeOf } from "../common/inline.js";
 
 /** @typedef {{start: number, end: number}} Span Code points. */
 

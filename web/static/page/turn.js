@@ -1,14 +1,14 @@
 /** One question and its answer in the conversation, with what can be done with it. */
 
-import { copy, element, one } from "../shared/dom.js";
-import { placed } from "../shared/inline.js";
-import { markdown } from "../shared/markdown.js";
-import { quoted } from "../shared/words.js";
+import { copy, element, one } from "../common/dom.js";
+import { placed } from "../common/inline.js";
+import { markdown } from "../common/markdown.js";
+import { quoted } from "../common/words.js";
 import { chooseByKey, rangesOf, selectedSpan } from "./selection.js";
 
 /**
- * @typedef {import("../shared/server.js").Problem} Problem
- * @typedef {import("../shared/server.js").Attribution} Attribution
+ * @typedef {import("../common/server.js").Problem} Problem
+ * @typedef {import("../common/server.js").Attribution} Attribution
  * @typedef {import("./chat.js").Message} Message
  * @typedef {import("./selection.js").Span} Span
  * @typedef {{trace: (turn: Turn, part: {span?: ?Span, alternative?: ?string}) => void,

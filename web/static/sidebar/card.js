@@ -1,14 +1,14 @@
 /** One influence as a card, from <template id="influence">. Corpus text is never HTML. */
 
-import { inUnits } from "../shared/characters.js";
-import { copy, element, one, outwardLink, safeAddress } from "../shared/dom.js";
-import { certainty, count, meaning, nats, signed } from "../shared/words.js";
+import { inUnits } from "../common/characters.js";
+import { copy, element, one, outwardLink, safeAddress } from "../common/dom.js";
+import { certainty, count, meaning, nats, signed } from "../common/words.js";
 import { templates } from "./assets.js";
 import { deepest, shaded, strongest } from "./heat.js";
 import { bestSentence } from "./sentences.js";
 
 /**
- * @typedef {import("../shared/server.js").Hit} Hit
+ * @typedef {import("../common/server.js").Hit} Hit
  * @typedef {{open: (hit: Hit) => void, explain: (hit: Hit) => Promise<Hit>,
  *   judge: (hit: Hit, verdict: string) => Promise<void>}} Actions What a card asks of the sidebar.
  */

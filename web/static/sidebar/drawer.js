@@ -1,15 +1,15 @@
 /** A whole document in a drawer: where in it the influence sits, and which words it moved. */
 
-import { inUnits } from "../shared/characters.js";
-import { copy, element, one } from "../shared/dom.js";
-import { meaning, nats, signed } from "../shared/words.js";
+import { inUnits } from "../common/characters.js";
+import { copy, element, one } from "../common/dom.js";
+import { meaning, nats, signed } from "../common/words.js";
 import { templates } from "./assets.js";
 import { answerShaded, provenance } from "./card.js";
 import { deepest, shaded, strongest } from "./heat.js";
 
 /**
- * @typedef {import("../shared/server.js").Hit} Hit
- * @typedef {import("../shared/server.js").WholeDocument} WholeDocument
+ * @typedef {import("../common/server.js").Hit} Hit
+ * @typedef {import("../common/server.js").WholeDocument} WholeDocument
  */
 
 /** The drawer; a modal dialog, so that focus stays in it and goes back when it closes. */

@@ -1,6 +1,6 @@
 /** Near-duplicates among the hits of a side are folded under the strongest of them. */
 
-/** @typedef {import("../shared/server.js").Hit} Hit */
+/** @typedef {import("../common/server.js").Hit} Hit */
 
 const WORDS = 3; // of a shingle
 const ALIKE = 0.8; // share of shingles that two texts have in common

@@ -3,10 +3,10 @@
 import { strongHits } from "./result.js";
 
 /**
- * @typedef {import("../shared/server.js").Server} Server
- * @typedef {import("../shared/server.js").Question} Question
- * @typedef {import("../shared/server.js").Attribution} Attribution
- * @typedef {import("../shared/server.js").Hit} Hit
+ * @typedef {import("../common/server.js").Server} Server
+ * @typedef {import("../common/server.js").Question} Question
+ * @typedef {import("../common/server.js").Attribution} Attribution
+ * @typedef {import("../common/server.js").Hit} Hit
  */
 
 // The same answer was counted when it was given: asking for its parts is worth next to nothing more.

@@ -1,7 +1,7 @@
 /** Text with its tokens shaded by their influence: how strongly by size, in what way by sign. */
 
-import { element } from "../shared/dom.js";
-import { signed } from "../shared/words.js";
+import { element } from "../common/dom.js";
+import { signed } from "../common/words.js";
 
 /** @typedef {{start: number, end: number, influence: number}} Part In UTF-16 units of the text. */
 

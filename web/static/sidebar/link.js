@@ -1,6 +1,6 @@
 /** A permalink to what the sidebar shows, to be copied. */
 
-import { element, outwardLink } from "../shared/dom.js";
+import { element, outwardLink } from "../common/dom.js";
 
 /**
  * @param {HTMLElement} place

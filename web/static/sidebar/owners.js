@@ -1,11 +1,11 @@
 /** Whose data an answer is made of: one compact bar of shares, all totals behind it. */
 
-import { copy, element, one } from "../shared/dom.js";
-import { nats, percent } from "../shared/words.js";
+import { copy, element, one } from "../common/dom.js";
+import { nats, percent } from "../common/words.js";
 import { templates } from "./assets.js";
 import { bar } from "./card.js";
 
-/** @typedef {import("../shared/server.js").Owner} Owner */
+/** @typedef {import("../common/server.js").Owner} Owner */
 
 const NAMED = 4; // in the bar; the rest is one part
 const WORTH_NAMING = 0.01;

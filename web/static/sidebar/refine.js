@@ -1,10 +1,10 @@
 /** Filter and ranking of an answer: what the server is asked beside prompt and response. */
 
-import { element, one } from "../shared/dom.js";
+import { element, one } from "../common/dom.js";
 
 /**
- * @typedef {import("../shared/server.js").Attribution} Attribution
- * @typedef {import("../shared/server.js").Question} Question
+ * @typedef {import("../common/server.js").Attribution} Attribution
+ * @typedef {import("../common/server.js").Question} Question
  */
 
 /** The choices; `changed` is called when somebody makes one. */

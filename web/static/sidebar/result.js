@@ -1,15 +1,15 @@
 /** An answer of the service as the sidebar shows it. */
 
-import { copy, one } from "../shared/dom.js";
-import { STANDS_OUT, count, duration } from "../shared/words.js";
+import { copy, one } from "../common/dom.js";
+import { STANDS_OUT, count, duration } from "../common/words.js";
 import { templates } from "./assets.js";
 import { Card } from "./card.js";
 import { folded } from "./duplicates.js";
 import { drawOwners } from "./owners.js";
 
 /**
- * @typedef {import("../shared/server.js").Attribution} Attribution
- * @typedef {import("../shared/server.js").Hit} Hit
+ * @typedef {import("../common/server.js").Attribution} Attribution
+ * @typedef {import("../common/server.js").Hit} Hit
  * @typedef {import("./card.js").Actions & {choose: (owner: string) => void, weakOpened: () => void}} Actions
  */
 

@@ -1,6 +1,6 @@
 /** What an answer of the service is about, in words; and how good it is for this index. */
 
-import { quoted } from "../shared/words.js";
+import { quoted } from "../common/words.js";
 
 /**
  * @param {{response: string, span: ?{start: number, end: number}, alternative: ?string}} asked
@@ -18,7 +18,7 @@ export function scopeInWords({ response, span, alternative }, filter) {
 
 /**
  * How well scores predict what retraining does (the linear datamodeling score).
- * @param {import("../shared/server.js").Info} info
+ * @param {import("../common/server.js").Info} info
  */
 export function quality({ index }) {
   const lds = index.quality.find(({ measure }) => measure === "lds");

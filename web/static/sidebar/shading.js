@@ -1,9 +1,9 @@
 /** The tokens that carry each influence are shaded behind the answer: first what is on the screen. */
 
-import { element } from "../shared/dom.js";
+import { element } from "../common/dom.js";
 
 /**
- * @typedef {import("../shared/server.js").Hit} Hit
+ * @typedef {import("../common/server.js").Hit} Hit
  * @typedef {import("./card.js").Card} Card
  * @typedef {import("./explanations.js").Explanations} Explanations
  */

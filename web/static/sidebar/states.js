@@ -1,10 +1,10 @@
 /** What the sidebar shows: empty, working, error - and the answer, which `result.js` draws. */
 
-import { copy, one } from "../shared/dom.js";
-import { seconds } from "../shared/words.js";
+import { copy, one } from "../common/dom.js";
+import { seconds } from "../common/words.js";
 import { templates } from "./assets.js";
 
-/** @typedef {import("../shared/server.js").Problem} Problem */
+/** @typedef {import("../common/server.js").Problem} Problem */
 
 const ALMOST = 0.95; // an estimate that is passed does not look like an answer that is there
 
