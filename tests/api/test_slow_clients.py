@@ -1,5 +1,6 @@
 """Clients that are slow, silent or gone, on real sockets: none takes the server from the others."""
 
+import asyncio
 import http.client
 import json
 import socket
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from api.app import create_app
+from api.connections import listen
 from influence.errors import NotReady
 from service.engine import Engine
 from service.local import LocalAttributor
@@ -139,3 +141,23 @@ def test_who_vanished_without_a_word_takes_the_request_along(tiny, on_a_socket, 
         assert first.recv(4096).startswith(b"HTTP/1.1 200 ")
         first.close()
     assert batches == [1]
+
+
+def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged():
+    """Nagle's algorithm is off on what is accepted: with it, an answer takes 40 ms more."""
+
+    async def scenario() -> int:
+        accepted = asyncio.get_running_loop().create_future()
+        server = await asyncio.start_server(
+            lambda _, writer: accepted.set_result(writer), sock=listen("127.0.0.1", 0)
+        )
+        port = server.sockets[0].getsockname()[1]
+        with connected(port):
+            writer = await asyncio.wait_for(accepted, 30)
+            of_transport = writer.get_extra_info("socket")
+            off = of_transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+        server.close()
+        return off
+
+    assert asyncio.run(scenario()) != 0
