@@ -54,6 +54,7 @@ from influence.versions import (
     current_version,
     make_current,
     published_version,
+    with_measurements,
 )
 
 BASIS = "basis.safetensors"
@@ -145,11 +146,12 @@ def build_index(
     with closing(FileLock(index_dir / WRITERS)) as writers:
         with locked(index_dir / ENTRANCE):
             if done := published_version(index_dir, plan):
-                reporter.note(f"This very index is already built: version {done}.")
                 with changing(index_dir):
                     _check_unchanged(index_dir, refitted)
                     _check_nothing_comes_back(index_dir, done)
+                    done = with_measurements(index_dir, done)
                     make_current(index_dir, done)
+                reporter.note(f"This very index is already built: version {done}.")
                 return done
             is_alone = writers.try_acquire()
             staging = Staging.open(index_dir, plan, restart=restart, is_alone=is_alone)

@@ -28,7 +28,7 @@ from influence.staging import Staging
 from influence.store import IndexReader, check_built_from
 from influence.stored_tokens import StoredTokens
 from influence.totals import OWNERS, sum_owners
-from influence.versions import make_current, published_version
+from influence.versions import make_current, published_version, with_measurements
 
 MEASURED_ROWS = 256  # for the rounding error that is told
 
@@ -104,6 +104,7 @@ def _redamp(
         "calibrated": loaded is not None,
     }
     if done := published_version(index_dir, plan):
+        done = with_measurements(index_dir, done)
         make_current(index_dir, done)
         reporter.note(f"This very index is already there: version {done}.")
         return done

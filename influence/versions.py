@@ -17,6 +17,7 @@ import re
 import shutil
 import weakref
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,21 @@ def published_version(
         except (IndexCorrupt, IndexTooNew) as error:
             log.warning("passed over: %s", error)
     return None
+
+
+def with_measurements(index_dir: Path, version: str) -> str:
+    """The newest version that is this one with what was measured of it; this one if none was."""
+    for name in reversed(version_names(index_dir)):
+        directory = index_dir / VERSIONS / name
+        try:
+            manifest = read_manifest(directory / MANIFEST)
+            measured = takewhile(lambda change: change.kind == "measured", manifest.history[::-1])
+            if version in {change.parent for change in measured}:
+                check_sizes(directory, manifest)  # its files are those of this version, by links
+                return name
+        except (IndexCorrupt, IndexTooNew) as error:
+            log.warning("passed over: %s", error)
+    return version
 
 
 def _number(version: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from indexer.build import build_index
 from indexer.progress import Reporter, Silence
+from influence.attachment import attach_quality
 from influence.documents import Document
 from influence.errors import (
     BuildConflict,
@@ -17,6 +18,8 @@ from influence.errors import (
     IndexCorrupt,
     NumericalError,
 )
+from influence.manifest import Quality
+from influence.removal import Selection, remove_documents
 from influence.store import NO_OWNER, IndexReader
 from influence.tokens import document_passages
 
@@ -146,6 +149,26 @@ def test_a_second_build_with_the_same_plan_does_nothing(llama, build, tmp_path):
     after = (tmp_path / "index" / "versions").rglob("*")
     assert {p: p.stat().st_mtime_ns for p in after} == before
     assert not (tmp_path / "index" / "building").exists()
+
+
+def test_the_same_build_again_keeps_what_was_measured(llama, build):
+    first = build(_records(), llama)
+    said = {"protocol": "12 queries", "date": "2026-03-01"}
+    figures = tuple(
+        Quality.model_validate({"measure": name, "value": 0.5, "low": 0.4, "high": 0.6, **said})
+        for name in ("lds", "recall@1")
+    )
+    version = attach_quality(first.index_dir, first.version, figures[:1])
+    version = attach_quality(first.index_dir, version, figures[1:])
+    again = build(_records(), llama)
+    assert again.version == version
+    assert again.manifest.quality == figures
+    other = build(_records(), llama, damping=0.3)
+    assert other.manifest.quality == ()
+    assert build(_records(), llama).version == version  # back to the first, as it was measured
+    remove_documents(first.index_dir, Selection(documents=["d1"]))
+    with pytest.raises(BuildConflict, match="removed since"):
+        build(_records(), llama)
 
 
 def test_other_settings_make_another_version_and_keep_the_first(llama, build, tmp_path):
