@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from api.app import create_app
 from influence.errors import AttributionError, NotFound
+from influence.manifest import Quality
 from service.schemas import (
     AttributeRequest,
     AttributeResult,
@@ -178,6 +179,7 @@ class Site:
 
     def reset(self) -> None:
         self.answer: dict[str, Any] = attribution()
+        self.quality: tuple[Quality, ...] = ()  # what was measured of the index
         self.after = " The end."  # of every document, behind its passage
         self.refusal: AttributionError | None = None
         self.asked: list[AttributeRequest] = []
@@ -242,6 +244,7 @@ class Site:
                 owners=45,
                 dims=16384,
                 search="float32",
+                quality=self.quality,
             ),
         )
 

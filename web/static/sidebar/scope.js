@@ -16,16 +16,45 @@ export function scopeInWords({ response, span, alternative }, filter) {
   return what.filter(Boolean).join(", ");
 }
 
+/** @param {number[]} values @returns {string} `0.52 (0.47 to 0.57)` */
+function interval([value, low, high]) {
+  return `${value.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
+}
+
+/** @type {[string, (figure: string) => string][]} Measures of an index and what they say of it. */
+const SAYS = [
+  [
+    "lds",
+    (figure) =>
+      `it predicts the effect of retraining with a rank correlation (LDS) of ${figure}, where 1 would be perfect`,
+  ],
+  [
+    "tail_patch",
+    (figure) =>
+      `one training step on the first proponents made answers likelier by ${figure} nats`,
+  ],
+  [
+    "recall@1",
+    (figure) => `a document known to state the answer came first in a share of ${figure} of questions`,
+  ],
+];
+
 /**
- * How well scores predict what retraining does (the linear datamodeling score).
+ * What was measured of this index: the effect of retraining, of one step, and facts found again.
  * @param {import("../common/server.js").Info} info
  */
 export function quality({ index }) {
-  const lds = index.quality.find(({ measure }) => measure === "lds");
-  if (!lds) return "How well it predicts retraining was not measured for this index.";
-  const [value, low, high] = [lds.value, lds.low, lds.high].map((number) => number.toFixed(2));
-  return (
-    `On this index it predicts the effect of retraining with a rank correlation (LDS) of ${value} ` +
-    `(${low} to ${high}), where 1 would be perfect.`
-  );
+  /** @param {string} name */
+  const figure = (name) => {
+    const found = index.quality.find(({ measure }) => measure === name);
+    return found && interval([found.value, found.low, found.high]);
+  };
+  const said = SAYS.flatMap(([name, say]) => {
+    const [asked, own] = [figure(name), figure(`own_${name}`)];
+    if (asked) return [say(asked)];
+    // A low bar, and not to be taken for one that questions in other words set.
+    return own ? [`${say(own)}, asked for the second halves of its own passages`] : [];
+  });
+  const lds = figure("lds") ? "" : "How well it predicts retraining was not measured for this index.";
+  return [said.length ? `On this index ${said.join("; ")}.` : "", lds].filter(Boolean).join(" ");
 }
