@@ -2,12 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from evaluation.tuning import Tuned
+
+Measure = Literal["recall", "tail-patch"]
 
 
 def tune(
@@ -32,17 +34,28 @@ def tune(
         typer.Option(help="A task of whence evaluate methods: by LDS, instead of an index."),
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="With --task: a size of seconds.")] = False,
+    measure: Annotated[
+        Measure,
+        typer.Option(
+            help="Of an index: recall asks whether the documents that state the answers come "
+            "first; tail-patch, which needs no documents, makes a step of training on what does."
+        ),
+    ] = "recall",
+    top_k: Annotated[int, typer.Option("-k", min=1, help="Passages of a tail-patch step.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Folder for the curves: .md, .svg.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, spread …")] = "auto",
 ) -> None:
     """Try rank, dims, dampings and ranking; pick on every second query, report on the others."""
     if (index is None) == (task is None):
         raise typer.BadParameter("give an index, or --task language or --task digits")
     if task is not None:
-        measure, tuned = "LDS", _by_lds(task, small=small)
+        name, tuned = "LDS", _by_lds(task, small=small)
     else:
         assert index is not None
-        measure, tuned = "MRR", _by_recall(index, queries, model, passages, count, seed, device)
-    _tell(measure, tuned)
+        name = {"recall": "MRR", "tail-patch": "tail-patch, nats"}[measure]
+        k = top_k if measure == "tail-patch" else None
+        tuned = _of_index(index, queries, model, passages, count, seed, device, k)
+    _tell(name, tuned, out)
 
 
 def _by_lds(task: str, *, small: bool) -> "Tuned":
@@ -68,7 +81,7 @@ def _by_lds(task: str, *, small: bool) -> "Tuned":
     )
 
 
-def _by_recall(
+def _of_index(
     index: Path,
     queries: Path | None,
     model: str | None,
@@ -76,10 +89,11 @@ def _by_recall(
     count: int,
     seed: int,
     device: str,
+    top_k: int | None,
 ) -> "Tuned":
     import numpy as np
 
-    from evaluation.planted import planted
+    from evaluation.index_sample import by_recall, by_tail_patch, sample_index
     from evaluation.tuning import tune as tried
     from indexer.progress import Reporter
     from influence.model import load_model
@@ -88,19 +102,27 @@ def _by_recall(
     reader = IndexReader.open(index)
     loaded = load_model(model or reader.manifest.model.name, device=device, dtype="float32")
     check_built_from(reader, loaded)
-    subject, criterion = planted(reader, loaded, queries, passages=passages, count=count, seed=seed)
-    reported = np.arange(len(subject.queries)) % 2 == 0
-    return tried(subject, criterion, reported, reporter=Reporter())
+    sample = sample_index(reader, loaded, queries, passages=passages, count=count, seed=seed)
+    criterion = by_recall(sample) if top_k is None else by_tail_patch(sample, top_k=top_k)
+    reported = np.arange(len(sample.questions)) % 2 == 0
+    return tried(sample.subject, criterion, reported, reporter=Reporter())
 
 
-def _tell(measure: str, tuned: "Tuned") -> None:
-    from evaluation.tuning import curves
+def _tell(measure: str, tuned: "Tuned", out: Path | None) -> None:
+    from evaluation.tuning import curves, plots
+    from influence.atomic import storage_errors, write_bytes
 
     best, own, default = tuned.best, tuned.reported, tuned.default
     joint = "inf" if math.isinf(best.joint_damping) else f"{best.joint_damping:g}"
-    typer.echo(
+    told = (
         f"{curves(tuned, measure)}\n\n{measure} on queries that nothing was picked on: "
         f"{own.mean:.3f} [{own.low:.3f}, {own.high:.3f}]; at the defaults {default.mean:.3f} "
         f"[{default.low:.3f}, {default.high:.3f}].\n\nwhence index … --rank {best.rank} --dims "
         f"{best.dims} --damping {best.damping:g} --joint-damping {joint}\n(ranking: {best.ranking})"
     )
+    typer.echo(told)
+    if out is not None:
+        with storage_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        for name, content in {"tune.md": f"{told}\n", **plots(tuned, measure)}.items():
+            write_bytes(out / name, content.encode())

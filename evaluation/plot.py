@@ -60,7 +60,7 @@ def line_chart(
         y = bottom + (top - bottom) * step / 5
         parts += [
             f'<path d="M{LEFT} {vertical(y):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>',
-            _text(LEFT - 6, vertical(y) + 4, f"{y:.2g}", anchor="end"),
+            _text(LEFT - 6, vertical(y) + 4, f"{y:.3g}", anchor="end"),
         ]
     free = -math.inf
     for x in places:

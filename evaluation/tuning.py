@@ -13,6 +13,7 @@ import numpy as np
 from evaluation.catalogue import whence
 from evaluation.lds import Interval, bootstrap
 from evaluation.methods import Dampings
+from evaluation.plot import line_chart
 from evaluation.subject import Subject
 from indexer.progress import Reporter
 
@@ -129,3 +130,34 @@ def curves(tuned: Tuned, measure: str) -> str:
             for told, value in best.items()
         ]
     return "\n".join(lines)
+
+
+def plots(tuned: Tuned, measure: str) -> dict[str, str]:
+    """The same as SVG, files by name: rank and dims, and both dampings around the choice."""
+    best = tuned.best
+    by_dims: dict[str, dict[float, float]] = {}
+    by_damping: dict[str, dict[float, float]] = {}
+    for choice, value in tuned.curve.items():
+        line = by_dims.setdefault(f"rank {choice.rank}", {})
+        line[choice.dims] = max(value, line.get(choice.dims, -math.inf))
+        if (choice.rank, choice.dims, choice.ranking) == (best.rank, best.dims, best.ranking):
+            joint = "off" if math.isinf(choice.joint_damping) else f"{choice.joint_damping:g}"
+            by_damping.setdefault(f"c₂ {joint}", {})[choice.damping] = value
+    around = f"rank {best.rank}, D {best.dims:,}, {best.ranking}"
+    return {
+        "tune-dims.svg": _chart(by_dims, "The best that a rank and dims reach", "D", measure),
+        "tune-dampings.svg": _chart(by_damping, f"Dampings at {around}", "c", measure),
+    }
+
+
+def _chart(lines: dict[str, dict[float, float]], title: str, across: str, up: str) -> str:
+    values = [value for line in lines.values() for value in line.values()]
+    margin = 0.05 * (max(values) - min(values)) or 0.05
+    return line_chart(
+        {name: list(line.items()) for name, line in lines.items()},
+        title=title,
+        across=across,
+        up=up,
+        bottom=min(values) - margin,
+        top=max(values) + margin,
+    )
