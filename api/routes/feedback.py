@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.dependencies import LedgerDep, WriterDep
+from api.dependencies import LedgerDep, ReaderDep
 from api.errors import documented
 from service.ledger.feedback import Opinion, Verdict, give
 
@@ -72,8 +72,12 @@ class FeedbackTaken(BaseModel):
 
 
 @router.post("/feedback", responses=documented(400, 401, 403, 404, 413, 422, 429, 503))
-async def feedback(body: FeedbackRequest, ledger: LedgerDep, access: WriterDep) -> FeedbackTaken:
-    """Say whether a document is rightly beside an answer; said again, the newest holds."""
+async def feedback(body: FeedbackRequest, ledger: LedgerDep, access: ReaderDep) -> FeedbackTaken:
+    """Say whether a document is rightly beside an answer; said again, the newest holds.
+
+    The scope `read` is enough: it changes no ranking and pays nobody, and whoever may
+    ask for an answer may say what they think of it.
+    """
     opinion = Opinion(
         caller=access.name,
         request_id=body.request_id,

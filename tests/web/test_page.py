@@ -138,17 +138,6 @@ def test_the_best_sentence_is_shown_with_its_tokens_shaded_behind_the_answer(ope
     assert asked.usage.weight < 1e-6  # the answer was counted already
 
 
-def test_a_card_tells_which_words_of_the_answer_it_moved(open_page):
-    watched = open_page()
-    watched.ask(response="Many \U0001f30d people live there.")
-    card = watched.page.locator(".proponents .card").first
-    card.get_by_role("button", name="Words of the answer it moved").click()
-    expect(card.locator(".answer-text mark")).to_have_text(
-        ["Many", "\U0001f30d", "people", "live", "there."]
-    )
-    expect(card.locator(".moved")).to_contain_text("Most: people (+")
-
-
 def test_near_duplicates_are_one_card_with_a_count(open_page, site):
     for hit in site.answer["proponents"]:
         hit["confidence"] = 0.99

@@ -8,8 +8,10 @@
  * may have any Content-Security-Policy that lets it load this script and ask the endpoint.
  *
  * Events, none of which bubbles: `attribution` (detail: the answer of the service), `document-open`
- * (detail: `{document_id, passage_id}`; prevented, no drawer opens), `error` (detail: a `Problem`)
- * and `whole` (somebody went back from a part or a comparison to the whole answer).
+ * (detail: `{document_id, passage_id}`; prevented, no drawer opens), `error` (detail: a `Problem`),
+ * `answer-words` (detail: the words of the answer that a document moved, as it was asked for in a
+ * card, null once they are shown no longer; prevented, the card does not show the answer) and `whole`
+ * (somebody went back from a part or a comparison to the whole answer).
  */
 
 import { one } from "./common/dom.js";
@@ -18,6 +20,7 @@ import { Server } from "./common/server.js";
 import { offerLink } from "./sidebar/link.js";
 import { quality, scopeInWords } from "./sidebar/scope.js";
 import { sheet, templates } from "./sidebar/assets.js";
+import { AnswerWords } from "./sidebar/answer-words.js";
 import { Drawer } from "./sidebar/drawer.js";
 import { Explanations } from "./sidebar/explanations.js";
 import { Refine } from "./sidebar/refine.js";
@@ -56,6 +59,8 @@ export class MostValuableData extends HTMLElement {
   #states;
   #refine;
   #drawer;
+  /** @type {?AnswerWords} */
+  #words = null;
 
   constructor() {
     super();
@@ -147,6 +152,11 @@ export class MostValuableData extends HTMLElement {
     return this.#refine.question;
   }
 
+  /** Show no longer which words of the answer a document moved. */
+  hideWords() {
+    this.#words?.hide();
+  }
+
   /** Show nothing, and be about nothing. */
   clear() {
     this.#set(NOTHING);
@@ -158,6 +168,7 @@ export class MostValuableData extends HTMLElement {
    */
   wait(what) {
     this.#running.abort();
+    this.hideWords();
     one(this.#root, ".scope").hidden = true;
     this.#states.working(what, null, null);
   }
@@ -210,6 +221,7 @@ export class MostValuableData extends HTMLElement {
   async #ask() {
     this.#running.abort();
     const mine = (this.#running = new AbortController());
+    this.hideWords();
     this.#tellScope();
     if (!this.#asked.prompt || !this.#asked.response) return this.#states.empty();
     const expected = this.#info?.expected_ms ?? null;
@@ -231,14 +243,21 @@ export class MostValuableData extends HTMLElement {
   #present(found) {
     this.#running.abort();
     this.#running = new AbortController();
+    this.hideWords();
     const { response } = this.#asked;
     const server = this.#server;
     const explanations = new Explanations(server, this.#question, found, this.#running.signal);
+    const words = new AnswerWords(
+      response,
+      (hit) => explanations.of(hit),
+      (moved) => this.#tell("answer-words", moved),
+    );
+    this.#words = words;
     this.#refine.offer(found);
     this.#tellScope();
     const { view, cards, spoken } = draw(found, response, {
       choose: (owner) => this.#refine.chooseOwner(owner),
-      explain: (hit) => explanations.of(hit),
+      words: (card) => words.toggle(card),
       judge: ({ document_id, passage_id }, verdict) =>
         server.feedback({ request_id: found.request_id, document_id, passage_id, verdict }),
       open: (hit) => {

@@ -41,6 +41,7 @@ export class Conversation {
     this.#sidebar = sidebar;
     this.#server = server;
     this.#wantsKey = wantsKey;
+    sidebar.addEventListener("answer-words", (event) => this.#shade(/** @type {CustomEvent} */ (event)));
     sidebar.addEventListener("whole", () => this.#selected?.selected());
     document.addEventListener("selectionchange", () => {
       for (const turn of this.#turns) turn.selectionChanged();
@@ -80,6 +81,16 @@ export class Conversation {
     turn.attribution = null; // it is new once: the filter may change
   }
 
+  /** Shade what a document moved in the answer; the card need not show it where both are in sight. */
+  #shade(/** @type {CustomEvent} */ event) {
+    const turn = this.#selected;
+    if (!turn?.shade(event.detail) || event.detail === null) return;
+    const { left } = this.#sidebar.getBoundingClientRect();
+    if (left < turn.node.getBoundingClientRect().right) return; // a phone: one lies below the other
+    turn.showAnswer();
+    event.preventDefault();
+  }
+
   /** What was said so far, to the model. @returns {Message[]} */
   #context() {
     const last = this.#turns.findLast(({ own, response }) => !own && response);
@@ -99,6 +110,7 @@ export class Conversation {
         this.trace(turn, part);
         reveal(this.#sidebar);
       },
+      unshade: () => this.#sidebar.hideWords(),
       again: (turn) => this.#answer(this.#add(turn.prompt, turn.context, false)),
       edit: (turn, place) =>
         editForm(turn, place, (response) => {

@@ -19,7 +19,8 @@ export function selectedSpan(body, source) {
   let end = -Infinity;
   for (const node of texts(body)) {
     if (!range.intersectsNode(node)) continue;
-    const place = placeOf(node) ?? 0;
+    const place = placeOf(node);
+    if (place === undefined) continue;
     const from = node === range.startContainer ? range.startOffset : 0;
     const to = node === range.endContainer ? range.endOffset : node.data.length;
     if (to <= from) continue;
@@ -34,23 +35,31 @@ export function selectedSpan(body, source) {
 }
 
 /**
- * Where a span is drawn.
+ * Where some parts of the source are drawn. What Markdown does not draw, such as `**`, is nowhere; a
+ * part that goes over the end of an element is in several places.
+ * @template {Span} Part
  * @param {HTMLElement} body
  * @param {string} source
- * @param {Span} span
+ * @param {readonly Part[]} parts
+ * @returns {{part: Part, range: Range}[]}
  */
-export function rangesOf(body, source, span) {
-  const [units] = inUnits(source, [span]);
-  if (!units) return [];
+export function placesOf(body, source, parts) {
+  const inOrder = inUnits(source, parts);
   return texts(body).flatMap((node) => {
-    const place = placeOf(node) ?? 0;
-    const from = Math.max(0, units.start - place);
-    const to = Math.min(node.data.length, units.end - place);
-    if (to <= from) return [];
-    const range = new Range();
-    range.setStart(node, from);
-    range.setEnd(node, to);
-    return [range];
+    const place = placeOf(node);
+    if (place === undefined) return [];
+    const found = [];
+    for (const part of inOrder) {
+      const from = Math.max(0, part.start - place);
+      const to = Math.min(node.data.length, part.end - place);
+      if (from >= node.data.length) break;
+      if (to <= from) continue;
+      const range = new Range();
+      range.setStart(node, from);
+      range.setEnd(node, to);
+      found.push({ part, range });
+    }
+    return found;
   });
 }
 

@@ -4,7 +4,8 @@ import { copy, element, one } from "../common/dom.js";
 import { placed } from "../common/inline.js";
 import { markdown } from "../common/markdown.js";
 import { quoted } from "../common/words.js";
-import { chooseByKey, rangesOf, selectedSpan } from "./selection.js";
+import { chooseByKey, placesOf, selectedSpan } from "./selection.js";
+import { canShade, clearShades, shadeWords } from "./shades.js";
 
 /**
  * @typedef {import("../common/server.js").Problem} Problem
@@ -12,7 +13,7 @@ import { chooseByKey, rangesOf, selectedSpan } from "./selection.js";
  * @typedef {import("./chat.js").Message} Message
  * @typedef {import("./selection.js").Span} Span
  * @typedef {{trace: (turn: Turn, part: {span?: ?Span, alternative?: ?string}) => void,
- *   again: (turn: Turn) => void, edit: (turn: Turn, place: HTMLElement) => void,
+ *   again: (turn: Turn) => void, unshade: () => void, edit: (turn: Turn, place: HTMLElement) => void,
  *   compare: (turn: Turn, place: HTMLElement) => void}} Actions
  */
 
@@ -93,9 +94,30 @@ export class Turn {
   selected(selected = true, span = null) {
     this.node.classList.toggle("selected", selected);
     one(this.node, ".trace").setAttribute("aria-pressed", String(selected && span === null));
-    if (!selected || !("highlights" in CSS)) return;
-    const ranges = span ? rangesOf(this.#answer, this.response, span) : [];
-    CSS.highlights.set("part", new Highlight(...ranges));
+    if (!selected) this.shade(null);
+    if (!selected || !canShade) return;
+    const places = span ? placesOf(this.#answer, this.response, [span]) : [];
+    CSS.highlights.set("part", new Highlight(...places.map(({ range }) => range)));
+  }
+
+  /**
+   * Shade the words of the answer that a document moved; null: none.
+   * @param {?import("../sidebar/answer-words.js").AnswerWordsDetail} moved
+   * @returns {boolean} Whether this browser can.
+   */
+  shade(moved) {
+    if (!canShade) return false;
+    const line = one(this.node, ".moved");
+    line.hidden = moved === null;
+    one(line, ".by").textContent = moved?.title ?? "";
+    if (moved) shadeWords(this.#answer, this.response, moved.words);
+    else clearShades();
+    return true;
+  }
+
+  /** Bring the answer into view. */
+  showAnswer() {
+    this.#answer.scrollIntoView({ block: "nearest" });
   }
 
   /** The selection of the document has changed. */
@@ -126,6 +148,10 @@ export class Turn {
       if (done) event.preventDefault();
     });
     one(this.node, ".trace").addEventListener("click", () => actions.trace(this, {}));
+    one(this.node, ".moved button").addEventListener("click", () => {
+      actions.unshade();
+      this.#answer.focus({ preventScroll: true }); // the button is gone
+    });
     one(this.node, ".again").addEventListener("click", () => actions.again(this));
     for (const what of /** @type {const} */ (["edit", "compare"])) {
       const button = one(this.node, `.${what}`);

@@ -2,14 +2,14 @@
 
 import { inUnits } from "../common/characters.js";
 import { copy, element, one, outwardLink, safeAddress } from "../common/dom.js";
+import { deepest, shaded, strongest } from "../common/heat.js";
 import { certainty, count, meaning, nats, signed } from "../common/words.js";
 import { templates } from "./assets.js";
-import { deepest, shaded, strongest } from "./heat.js";
 import { bestSentence } from "./sentences.js";
 
 /**
  * @typedef {import("../common/server.js").Hit} Hit
- * @typedef {{open: (hit: Hit) => void, explain: (hit: Hit) => Promise<Hit>,
+ * @typedef {{open: (hit: Hit) => void, words: (card: Card) => void,
  *   judge: (hit: Hit, verdict: string) => Promise<void>}} Actions What a card asks of the sidebar.
  */
 
@@ -34,10 +34,15 @@ export class Card {
     this.explain(hit);
     this.#fold(duplicates);
     one(this.node, ".open").addEventListener("click", () => actions.open(this.#hit));
-    one(this.node, ".words").addEventListener("click", () => this.#toggleWords());
+    one(this.node, ".words").addEventListener("click", () => actions.words(this));
     for (const verdict of ["up", "down"]) {
       one(this.node, `.${verdict}`).addEventListener("click", () => this.#judge(verdict));
     }
+  }
+
+  /** What it shows. */
+  get hit() {
+    return this.#hit;
   }
 
   /** Whether its tokens are known. */
@@ -96,20 +101,23 @@ export class Card {
     );
   }
 
-  async #toggleWords() {
-    const button = one(this.node, ".words");
-    const place = one(this.node, ".moved");
-    const open = button.getAttribute("aria-expanded") === "false";
-    button.setAttribute("aria-expanded", String(open));
-    place.hidden = !open;
-    if (!open) return;
-    place.replaceChildren(element("p", "Reading which words …", "hint"));
-    try {
-      const hit = await this.#actions.explain(this.#hit);
-      place.replaceChildren(...answerShaded(this.#response, hit));
-    } catch (problem) {
-      place.replaceChildren(element("p", /** @type {Error} */ (problem).message, "hint"));
-    }
+  /**
+   * Tell which words of the answer its document moved.
+   * @param {string} says
+   * @param {boolean} on Whether they are shown now.
+   * @param {?Hit} [hit] With the answer itself, shaded, where it is shaded nowhere else.
+   */
+  tellWords(says, on, hit = null) {
+    one(this.node, ".words").setAttribute("aria-pressed", String(on));
+    one(this.node, ".moved").hidden = false;
+    one(this.node, ".moved .hint").textContent = says;
+    one(this.node, ".moved .answer-text").replaceChildren(...(hit ? answerShaded(this.#response, hit) : []));
+  }
+
+  /** Tell it no longer. */
+  hideWords() {
+    this.tellWords("", false);
+    one(this.node, ".moved").hidden = true;
   }
 
   /** @param {string} verdict */
@@ -129,18 +137,24 @@ export class Card {
 }
 
 /**
- * The answer with the words shaded that a document moved, and the strongest of them in words.
+ * The answer with the words shaded that a document moved.
  * @param {string} response
  * @param {Hit} hit
- * @returns {HTMLElement[]}
+ * @returns {Node[]}
  */
 export function answerShaded(response, hit) {
   const parts = inUnits(response, hit.explanation?.response ?? []);
-  const text = element("p", "", "answer-text");
-  text.dir = "auto";
-  text.append(...shaded(response, parts, deepest(parts)));
-  const words = strongest(response, parts);
-  return [text, element("p", words ? `Most: ${words} nats.` : "It moved no word of it.", "hint")];
+  return shaded(response, parts, deepest(parts));
+}
+
+/**
+ * The strongest of these words in words.
+ * @param {string} response
+ * @param {Hit} hit
+ */
+export function movedInWords(response, hit) {
+  const words = strongest(response, inUnits(response, hit.explanation?.response ?? []));
+  return words ? `Most: ${words} nats.` : "It moved no word of it.";
 }
 
 /** A bar that grows from the middle: to the right for what helped, to the left for what hurt.

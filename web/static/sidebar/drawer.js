@@ -2,10 +2,10 @@
 
 import { inUnits } from "../common/characters.js";
 import { copy, element, one } from "../common/dom.js";
+import { deepest, shaded, strongest } from "../common/heat.js";
 import { meaning, nats, signed } from "../common/words.js";
 import { templates } from "./assets.js";
-import { answerShaded, provenance } from "./card.js";
-import { deepest, shaded, strongest } from "./heat.js";
+import { answerShaded, movedInWords, provenance } from "./card.js";
 
 /**
  * @typedef {import("../common/server.js").Hit} Hit
@@ -82,9 +82,11 @@ export class Drawer {
     const { hit, response, document } = this.#open;
     const place = one(this.#dialog, ".reading");
     if (one(this.#dialog, ".in-answer").getAttribute("aria-pressed") === "true") {
-      const [text, words] = answerShaded(response, hit);
+      const text = element("p", "", "answer-text");
+      text.dir = "auto";
+      text.append(...answerShaded(response, hit));
       place.replaceChildren(text);
-      this.#say(hit.explanation ? (words.textContent ?? "") : "Reading which words it moved …");
+      this.#say(hit.explanation ? movedInWords(response, hit) : "Reading which words it moved …");
     } else if (document !== null) {
       const text = document.withheld ? "The operator withholds this text." : document.text;
       const parts = inUnits(text, hit.tokens ?? []);
@@ -113,7 +115,7 @@ export class Drawer {
  * A document with the passage set off from what is around it.
  * @param {string} text
  * @param {Hit} hit
- * @param {import("./heat.js").Part[]} parts
+ * @param {import("../common/heat.js").Part[]} parts
  */
 function passageIn(text, hit, parts) {
   const [{ start, end } = { start: 0, end: 0 }] = inUnits(text, [{ start: hit.start, end: hit.end }]);

@@ -1,6 +1,6 @@
 /** The sentence of a passage that carries most of its influence. */
 
-/** @typedef {import("./heat.js").Part} Part */
+/** @typedef {import("../common/heat.js").Part} Part */
 
 const LONGEST = 420; // units that a card shows of a sentence; a line may be a megabyte
 

@@ -1,11 +1,11 @@
 /** Text with its tokens shaded by their influence: how strongly by size, in what way by sign. */
 
-import { element } from "../common/dom.js";
-import { signed } from "../common/words.js";
+import { element } from "./dom.js";
+import { signed } from "./words.js";
 
 /** @typedef {{start: number, end: number, influence: number}} Part In UTF-16 units of the text. */
 
-const FAINTEST = 0.08; // of the largest: below, a shade is noise to the eye
+export const FAINTEST = 0.08; // of the largest: below, a shade is noise to the eye
 
 /**
  * @param {string} text
