@@ -12,6 +12,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from api.admission import Admission
 from api.authentication import Authentication
 from api.board import add_dashboard
 from api.connections import CLIENT_TIMEOUT_S
@@ -147,6 +148,7 @@ def create_app(
     app.state.metrics = metrics or Metrics()
     app.state.shown_settings = dict(shown_settings or {})
     add_error_handlers(app)
+    app.add_middleware(Admission, attributor=attributor)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes, timeout_s=client_timeout_s)
     app.add_middleware(Authentication, keys=keys, rates=rates, local_only=local_only)
     if cors_origins:

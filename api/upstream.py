@@ -71,6 +71,9 @@ class UpstreamAttributor:
             program=info.version,
         )
 
+    def check_room(self) -> None:
+        """See `service.attributor.Attributor`; the other server says so when it is asked."""
+
     async def start(self) -> None:
         """Begin to look for the other server; returns at once."""
         self._looking = asyncio.create_task(self._look())

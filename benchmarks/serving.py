@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,26 +45,46 @@ OVERLOAD = 4  # times what the server can do
 FLAT_MB = 16  # the allocator's own coming and going
 
 
+class Times:
+    """Milliseconds to three digits, counted: as much memory for a million as for a thousand."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[float] = Counter()
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def add(self, milliseconds: float) -> None:
+        self._counts[float(f"{milliseconds:.3g}")] += 1
+
+    def percentile(self, percent: float) -> float:
+        left = min(len(self) - 1, int(len(self) * percent / 100))
+        for milliseconds, count in sorted(self._counts.items()):
+            left -= count
+            if left < 0:
+                return milliseconds
+        raise ValueError("nothing was measured")
+
+
 @dataclass
 class Measured:
-    """Seconds of the answers, by their status."""
+    """How long the answers took, by their status."""
 
-    seconds: dict[int, list[float]] = field(default_factory=dict)
-    computed_ms: list[float] = field(default_factory=list)
+    times: defaultdict[int, Times] = field(default_factory=lambda: defaultdict(Times))
+    computed: Times = field(default_factory=Times)
     took_s: float = 0.0
 
     def add(self, status: int, seconds: float, body: bytes) -> None:
-        self.seconds.setdefault(status, []).append(seconds)
+        self.times[status].add(1e3 * seconds)
         if status == 200:
             timings = json.loads(body)["timings_ms"]
-            self.computed_ms.append(timings["gradient"] + timings["search"] + timings["fetch"])
+            self.computed.add(timings["gradient"] + timings["search"] + timings["fetch"])
 
     def rate(self, status: int = 200) -> float:
-        return len(self.seconds.get(status, [])) / self.took_s
+        return len(self.times[status]) / self.took_s
 
     def percentile(self, percent: float, status: int = 200) -> float:
-        ordered = sorted(self.seconds[status])
-        return 1e3 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+        return self.times[status].percentile(percent)
 
 
 class Client:
@@ -113,7 +134,11 @@ async def closed_loop(port: int, clients: int, requests: int, *, same: bool) -> 
 
 
 async def open_loop(port: int, per_second: float, seconds: float, memory) -> Measured:
-    """Requests that come at a rate, whatever becomes of those before."""
+    """Requests that come at a rate, whatever becomes of those before.
+
+    `memory` is called once a second. What is kept here grows with the requests that are under way
+    at once, and not with the time.
+    """
     measured, free, tasks = Measured(), [], set()
     first = time.time_ns() % 10**9
 
@@ -123,14 +148,16 @@ async def open_loop(port: int, per_second: float, seconds: float, memory) -> Mea
         free.append(client)
 
     begun = time.perf_counter()
-    number = 0
+    number = looks = 0
     while (now := time.perf_counter() - begun) < seconds:
         while number < now * per_second:
             task = asyncio.create_task(one(number))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             number += 1
-        memory()
+        if now >= looks:
+            memory()
+            looks += 1
         await asyncio.sleep(0.005)
     measured.took_s = time.perf_counter() - begun
     await asyncio.gather(*tasks)
@@ -251,18 +278,18 @@ def overload(places: dict[str, str], requests: int, seconds: float) -> Overload:
 def targets(found: dict[tuple[str, int], Measured], over: Overload) -> None:
     """What was promised and what was measured."""
     alone = found["in batches", 1]
-    overhead_ms = 1e3 * statistics.median(alone.seconds[200]) - statistics.median(alone.computed_ms)
+    overhead_ms = alone.percentile(50) - alone.computed.percentile(50)
     ratio = found["in batches", 32].rate() / found["one by one", 32].rate()
-    refused, third = over.flood.seconds.get(429, []), len(over.memory_mb) // 3
-    early = statistics.median(over.memory_mb[third : 2 * third])
+    refused, third = len(over.flood.times[429]), len(over.memory_mb) // 3
+    early = statistics.median(over.memory_mb[third : 2 * third] or over.memory_mb)
     late = statistics.median(over.memory_mb[2 * third :])
     goodput = over.flood.rate() / over.capacity
     reject_ms = over.flood.percentile(99, 429) if refused else 0.0
     cached_ms = found["from the cache", 1].percentile(99)
     print(
         f"\nCapacity {over.capacity:.0f}/s, asked for {OVERLOAD * over.capacity:.0f}/s: "
-        f"{len(over.flood.seconds.get(200, []))} answered, {len(refused)} refused, other statuses "
-        f"{sorted(set(over.flood.seconds) - {200, 429})}.\n\n| target | measured | |\n|---|---|---|"
+        f"{len(over.flood.times[200])} answered, {refused} refused, other statuses "
+        f"{sorted(set(over.flood.times) - {200, 429})}.\n\n| target | measured | |\n|---|---|---|"
     )
     for name, measured, met in (
         ("in batches ≥ 3 × one by one, 32 clients", f"{ratio:.2f} ×", ratio >= 3),

@@ -87,6 +87,15 @@ class Attributor(Answers, Protocol):
         """What a request takes of the model, measured lately; a guess before the first."""
         ...
 
+    def check_room(self) -> None:
+        """Return if a request that comes now would be taken, as far as this is known at once.
+
+        Raises:
+            Overloaded: Too many are waiting; `attribute` would raise the same.
+            NotReady: Loading or draining.
+        """
+        ...
+
     async def start(self) -> None:
         """Begin to load; returns at once."""
         ...

@@ -56,6 +56,10 @@ class CachingAttributor:
         """See `service.attributor.Attributor`."""
         return self._attributor.seconds_per_request
 
+    def check_room(self) -> None:
+        """See `service.attributor.Attributor`; what is in the cache needs none."""
+        self._attributor.check_room()
+
     async def start(self) -> None:
         """See `service.attributor.Attributor`."""
         await self._attributor.start()

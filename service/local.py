@@ -96,6 +96,13 @@ class LocalAttributor:
         """Requests that wait for the model."""
         return self._in_tokenizer + len(self._batcher)
 
+    def check_room(self) -> None:
+        """See `service.attributor.Attributor`."""
+        self._ready_engine()
+        free = self.waiting == 0 and not self._batcher.busy
+        if self.waiting >= self._queue_size and not free:
+            raise Overloaded(waiting=self.waiting, retry_after_s=self._seconds_for_queue())
+
     async def start(self) -> None:
         """Begin to load; returns at once."""
         self._serving = asyncio.create_task(self._batcher.run())
@@ -174,10 +181,7 @@ class LocalAttributor:
 
     @contextmanager
     def _place(self) -> "Iterator[Engine]":
-        self._ready_engine()
-        free = self.waiting == 0 and not self._batcher.busy
-        if self.waiting >= self._queue_size and not free:
-            raise Overloaded(waiting=self.waiting, retry_after_s=self._seconds_for_queue())
+        self.check_room()
         with self.engine_in_use() as engine:
             yield engine
 

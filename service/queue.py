@@ -70,6 +70,9 @@ class QueueAttributor:
         """Measured, of all workers together."""
         return 1 / sum(1 / max(beat.seconds_per_request, 1e-3) for beat in self._beats)
 
+    def check_room(self) -> None:
+        """See `service.attributor.Attributor`; the queue in Redis says so when it is asked."""
+
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         self._connecting = asyncio.create_task(self._stay_connected())

@@ -90,7 +90,7 @@ def test_the_client_knows_the_schemas_and_nothing_else_of_the_service():
         for name, _ in imported(path)
         if name.split(".")[0] == "service"
     }
-    assert known == {"service.schemas"}
+    assert known == {"service.schemas", "service.sent"}
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

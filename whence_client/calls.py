@@ -17,6 +17,7 @@ from service.schemas import (
     Ranking,
     ServiceInfo,
 )
+from service.sent import Addition, AdditionRequest, SentDocument
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -44,6 +45,7 @@ class Call(Generic[Result]):
     path: str
     result: type[Result]
     body: BaseModel | None = None
+    repeatable: bool = True  # whether it may be sent again when it is not known what became of it
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def parse(self, content: bytes) -> Result:
@@ -66,6 +68,22 @@ def attribute_batch(requests: Sequence[AttributeRequest]) -> Call[BatchResult]:
 def document(document_id: str) -> Call[DocumentResult]:
     """`GET /documents/{id}`."""
     return Call("GET", f"/documents/{quote(document_id, safe='')}", DocumentResult)
+
+
+def add_documents(documents: Sequence[SentDocument], *, replace: bool) -> Call[Addition]:
+    """`POST /documents`; raises a `ValueError` for what breaks a bound, before it is sent."""
+    request = AdditionRequest(documents=tuple(documents), replace=replace)
+    return Call("POST", "/documents", Addition, request, repeatable=False)
+
+
+def addition(addition_id: str) -> Call[Addition]:
+    """`GET /additions/{id}`."""
+    return Call("GET", f"/additions/{quote(addition_id, safe='')}", Addition)
+
+
+def attribution(request_id: str) -> Call[AttributeResult]:
+    """`GET /attributions/{id}`."""
+    return Call("GET", f"/attributions/{quote(request_id, safe='')}", AttributeResult)
 
 
 def info() -> Call[ServiceInfo]:

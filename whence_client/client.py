@@ -25,6 +25,7 @@ from service.schemas import (
     DocumentResult,
     ServiceInfo,
 )
+from service.sent import Addition, SentDocument
 from whence_client import calls
 from whence_client.calls import Call, Options
 from whence_client.failures import ServerUnreachable, problem_of
@@ -61,8 +62,8 @@ class _Connection(Generic[Http]):
         self._timeout_s = timeout_s
         self._retry = retry
 
-    def _patience(self) -> Patience:
-        return Patience(self._timeout_s, retry=self._retry)
+    def _patience(self, call: Call[Result]) -> Patience:
+        return Patience(self._timeout_s, retry=self._retry, repeatable=call.repeatable)
 
     def _final(
         self, response: httpx2.Response | None, failure: httpx2.TransportError | None
@@ -108,13 +109,31 @@ class Client(_Connection[httpx2.Client]):
         """A document as it was indexed. Raises as `attribute`."""
         return self.call(calls.document(document_id))
 
+    def add_documents(
+        self, documents: Sequence[SentDocument], *, replace: bool = False
+    ) -> Addition:
+        """Send documents to be added; they are on the server's disk when this returns.
+
+        They are in the index some time later: `addition` tells. A call whose answer was lost is
+        not sent again, since the documents may have been taken. Raises as `attribute`.
+        """
+        return self.call(calls.add_documents(documents, replace=replace))
+
+    def addition(self, addition_id: str) -> Addition:
+        """What has become of documents that were sent. Raises as `attribute`."""
+        return self.call(calls.addition(addition_id))
+
+    def attribution(self, request_id: str) -> AttributeResult:
+        """The attribution of what was answered under a request id. Raises as `attribute`."""
+        return self.call(calls.attribution(request_id))
+
     def info(self) -> ServiceInfo:
         """What is being served. Raises as `attribute`."""
         return self.call(calls.info())
 
     def call(self, call: Call[Result]) -> Result:
         """Any call of `whence_client.calls`. Raises as `attribute`."""
-        patience = self._patience()
+        patience = self._patience(call)
         while True:
             response, failure = None, None
             try:
@@ -125,7 +144,7 @@ class Client(_Connection[httpx2.Client]):
                 failure = error
             if response is not None and response.is_success:
                 return call.parse(response.content)
-            wait_s = patience.wait_s(response)
+            wait_s = patience.wait_s(response, failure)
             if wait_s is None:
                 raise self._final(response, failure) from failure
             time.sleep(wait_s)
@@ -160,13 +179,27 @@ class AsyncClient(_Connection[httpx2.AsyncClient]):
         """See `Client.document`."""
         return await self.call(calls.document(document_id))
 
+    async def add_documents(
+        self, documents: Sequence[SentDocument], *, replace: bool = False
+    ) -> Addition:
+        """See `Client.add_documents`."""
+        return await self.call(calls.add_documents(documents, replace=replace))
+
+    async def addition(self, addition_id: str) -> Addition:
+        """See `Client.addition`."""
+        return await self.call(calls.addition(addition_id))
+
+    async def attribution(self, request_id: str) -> AttributeResult:
+        """See `Client.attribution`."""
+        return await self.call(calls.attribution(request_id))
+
     async def info(self) -> ServiceInfo:
         """See `Client.info`."""
         return await self.call(calls.info())
 
     async def call(self, call: Call[Result]) -> Result:
         """See `Client.call`."""
-        patience = self._patience()
+        patience = self._patience(call)
         while True:
             response, failure = None, None
             try:
@@ -177,7 +210,7 @@ class AsyncClient(_Connection[httpx2.AsyncClient]):
                 failure = error
             if response is not None and response.is_success:
                 return call.parse(response.content)
-            wait_s = patience.wait_s(response)
+            wait_s = patience.wait_s(response, failure)
             if wait_s is None:
                 raise self._final(response, failure) from failure
             await asyncio.sleep(wait_s)

@@ -1,15 +1,18 @@
 """How long to go on trying: until a deadline, and never sooner than the server says.
 
-Asking for an attribution changes nothing on the server, so asking again is always safe.
+Asking for an attribution changes nothing on the server, so asking again is always safe. Documents
+that are sent may have been taken although no answer came; they are sent again only where it is
+certain that they were not.
 """
 
 import random
 import time
 from dataclasses import dataclass, field
 
-from httpx2 import Response
+from httpx2 import ConnectError, Response, TransportError
 
 RETRIED = frozenset({429, 502, 503})  # not 504: the time that the caller allowed is over
+_REFUSED = frozenset({429, 503})  # by the server itself, so nothing was done
 
 _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 8.0
@@ -22,10 +25,12 @@ class Patience:
     Args:
         timeout_s: From now.
         retry: Whether there is more than one try.
+        repeatable: Whether it may be sent again when it is not known what became of it.
     """
 
     timeout_s: float
     retry: bool = True
+    repeatable: bool = True
     tries: int = 0
     _ends: float = field(init=False)
 
@@ -37,13 +42,17 @@ class Patience:
         """What is left of it; at least a millisecond, as long as anything is tried."""
         return max(self._ends - time.monotonic(), 0.001)
 
-    def wait_s(self, response: Response | None) -> float | None:
+    def wait_s(self, response: Response | None, failure: TransportError | None) -> float | None:
         """How long to wait before the next try; None: not again.
 
         Args:
             response: What was answered; None: nothing was.
+            failure: Why nothing was answered.
         """
-        if not self.retry or (response is not None and response.status_code not in RETRIED):
+        retried = RETRIED if self.repeatable else _REFUSED
+        if not self.retry or (response is not None and response.status_code not in retried):
+            return None
+        if response is None and not self.repeatable and not isinstance(failure, ConnectError):
             return None
         told = None if response is None else retry_after_s(response)
         if told is not None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 
 from api.dependencies import AdditionsDep, WriterDep
 from api.errors import documented
-from service.additions import Addition, AdditionRequest
+from service.sent import Addition, AdditionRequest
 
 router = APIRouter(tags=["documents"])
 

@@ -50,6 +50,11 @@ def say_something_for_a_minute(client: socket.socket) -> None:
         time.sleep(0.1)
 
 
+def send_many(client: socket.socket, content: bytes) -> None:
+    for _ in range(1_000):
+        client.sendall(content)
+
+
 def is_closed(client: socket.socket) -> bool:
     try:
         return client.recv(1) == b""
@@ -63,9 +68,9 @@ def test_heads_that_never_end_are_closed_and_others_are_answered(hurried):
     for number, client in enumerate(slow):
         client.sendall(HEAD[: number % len(HEAD)])  # some of them nothing at all
     assert alive(hurried) == 200
-    for client in slow:  # a byte now and then does not help
+    for number, client in enumerate(slow):  # a byte now and then does not help
         try:
-            client.sendall(b"X")
+            client.sendall(HEAD[number % len(HEAD) :][:1])
         except ConnectionError:
             continue
     assert all(is_closed(client) for client in slow)
@@ -161,3 +166,23 @@ def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged():
         return off
 
     assert asyncio.run(scenario()) != 0
+
+
+def test_a_head_that_goes_on_and_on_is_closed(hurried):
+    """Quick enough not to be too late, and never at its end: nothing may pile up."""
+    with connected(hurried) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        begun = time.monotonic()
+        with pytest.raises(ConnectionError):
+            send_many(client, b"x" * 2**16)
+    assert time.monotonic() - begun < 30
+    assert alive(hurried) == 200
+
+
+def test_a_body_is_no_head_however_long(hurried):
+    body = b"[" + b" " * 2**20
+    with connected(hurried) as client:
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 422

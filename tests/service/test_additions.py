@@ -12,7 +12,8 @@ from influence.errors import Forbidden, NotFound, StorageFull
 from influence.lock import sole_writer
 from service import adding
 from service.adding import Adder
-from service.additions import AdditionRequest, Additions
+from service.additions import Additions
+from service.sent import AdditionRequest
 
 
 def sent(*ids, owner=None, replace=False) -> AdditionRequest:

@@ -202,6 +202,8 @@ class Site:
 
     async def check_ready(self) -> None: ...
 
+    def check_room(self) -> None: ...
+
     async def attribute(self, request: AttributeRequest, *, request_id: str) -> AttributeResult:
         (self.explained if request.explain else self.asked).append(request)
         while not self.hold.is_set():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,9 +20,12 @@ import uvicorn
 from pydantic import BaseModel, ValidationError
 
 from api.app import create_app
+from influence.errors import NotReady
+from service.additions import Additions
 from service.keys import KeyRing, create_key
 from service.local import LocalAttributor
 from service.schemas import AttributeRequest, ServiceInfo
+from service.sent import SentDocument
 from whence_client import AsyncClient, Client, ServerUnreachable, WhenceProblem
 from whence_client.calls import Options
 
@@ -35,20 +39,26 @@ tiny = service_fixtures.tiny
 save_tiny_model = service_fixtures.save_tiny_model
 
 
-@pytest.fixture(scope="module")
-def server(tiny, tmp_path_factory):
-    """Address and key of the application, served over HTTP."""
-    keys = tmp_path_factory.mktemp("keys") / "keys.json"
-    _, key = create_key(keys, name="a", scopes=frozenset({"read"}), now=datetime.now(UTC))
-    app = create_app(LocalAttributor(tiny.engine), keys=KeyRing(keys))
+@contextmanager
+def served(app):
+    """An application on a real socket; its address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", key
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def server(tiny, tmp_path_factory):
+    """Address and key of the application, served over HTTP."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.json"
+    _, key = create_key(keys, name="a", scopes=frozenset({"read"}), now=datetime.now(UTC))
+    with served(create_app(LocalAttributor(tiny.engine), keys=KeyRing(keys))) as url:
+        yield url, key
 
 
 class Both:
@@ -108,6 +118,44 @@ def test_a_refusal_is_the_server_s_own_problem(server):
         whence.document("../../etc/passwd")
 
 
+def test_documents_that_are_sent_wait_to_be_added(tmp_path):
+    _, key = create_key(
+        tmp_path / "keys.json", name="a", scopes=frozenset({"write"}), now=datetime.now(UTC)
+    )
+
+    def nothing():
+        raise NotReady("No model is needed for this.")
+
+    app = create_app(
+        LocalAttributor(nothing),
+        keys=KeyRing(tmp_path / "keys.json"),
+        additions=Additions(tmp_path / "additions"),
+    )
+    with served(app) as url:
+        whence = Client(url, key=key)
+        sent = [SentDocument(id="new/1", text="the ship"), SentDocument(id="new/2", text="a ship")]
+        taken = whence.add_documents(sent)
+        assert (taken.state, taken.documents) == ("waiting", 2)
+        assert whence.addition(taken.id) == taken
+        whence.close()
+
+        async def asynchronously():
+            async with AsyncClient(url, key=key) as whence:
+                return await whence.addition((await whence.add_documents(sent, replace=True)).id)
+
+        assert asyncio.run(asynchronously()).documents == 2
+    with Client("http://127.0.0.1:1") as whence, pytest.raises(ValidationError, match="twice"):
+        whence.add_documents([sent[0], sent[0]])
+
+
+def test_what_was_attributed_is_found_by_its_request_id(server):
+    url, key = server
+    whence = Both(url, key=key)
+    found = whence.attribute("who?", "the king of the river", top_k=2)
+    again = whence.attribution(found.request_id)
+    assert again.proponents == found.proponents
+
+
 def test_what_breaks_a_bound_never_leaves():
     with Client("http://127.0.0.1:1") as whence, pytest.raises(ValidationError, match="top_k"):
         whence.attribute("a", "b", top_k=0)
@@ -150,6 +198,10 @@ def scripted():
     """A server that gives prepared answers in turn, the last for ever; and what it was asked."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
         def do_GET(self) -> None:
             asked.append((time.monotonic(), dict(self.headers)))
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -204,6 +256,25 @@ def test_a_server_that_restarts_is_asked_again(scripted, kind):
     answers += [None, (503, {}, BUSY | {"status": 503}), (502, {}, b"<h1>"), (200, {}, INFO)]
     assert info(url, kind, 60).model == INFO["model"]
     assert len(asked) == 4
+
+
+TAKEN = {"id": "a", "state": "waiting", "documents": 1, "version": None, "detail": None}
+
+
+def test_documents_are_sent_again_only_if_they_were_not_taken(scripted):
+    url, answers, asked = scripted
+    sent = [SentDocument(id="new/1", text="the ship")]
+    with Client(url, timeout_s=30) as whence:
+        answers += [(503, {}, BUSY | {"status": 503}), (202, {}, TAKEN)]
+        assert whence.add_documents(sent).id == "a"
+        assert len(asked) == 2
+        answers[:] = [None, (202, {}, TAKEN)]  # it may have been taken before the line broke
+        with pytest.raises(ServerUnreachable):
+            whence.add_documents(sent)
+        answers[:] = [(502, {}, b"<h1>"), (202, {}, TAKEN)]
+        with pytest.raises(WhenceProblem, match="502"):
+            whence.add_documents(sent)
+        assert len(asked) == 4
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
