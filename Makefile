@@ -52,7 +52,7 @@ check: $(VENV)/installed-dev
 	if ! command -v npm >/dev/null; then echo "    no Node on this machine: SKIPPED"; exit 0; fi; \
 	if [ ! -x $(TSC) ] && ! npm install --silent --no-save --prefix $(VENV)/page typescript@$(TYPESCRIPT); \
 	then echo "    TypeScript could not be installed: SKIPPED"; exit 0; fi; \
-	$(TSC) --project web/jsconfig.json; $(TSC) --project web/dashboard.jsconfig.json
+	$(TSC) --project web/jsconfig.json
 
 # What was retrained stays in the user's cache: a run that was cut off goes on, a second only scores.
 evaluate: $(VENV)/installed-dev

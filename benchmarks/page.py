@@ -1,8 +1,10 @@
 """The page of a running server: how fast it is there, how heavy it is, and what it looks like.
 
-    whence demo                                            in another terminal
+    WHENCE_LEDGER_URL=demo.sqlite whence demo              in another terminal
     python -m benchmarks.page                              its figures, as a table
     python -m benchmarks.page --screenshots docs           the pictures of README and docs as well
+
+The pictures of the dashboard want the ledger: the model is asked some questions for them first.
 
 Every round opens the page in a fresh browser context, so that nothing is cached. *First contentful
 paint* is the browser's own entry. *Usable* is when the sidebar is drawn and the form answers.
@@ -23,6 +25,7 @@ PROMPT = "What is the population of Canada according to the World Factbook?"
 RESPONSE = "The population of Canada: total 106,688,169 (2025 est.)"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE_MS = 120_000
+COUNTRIES = ("Canada", "Egypt", "Japan", "Kenya", "Norway", "Peru", "Spain", "Vietnam")
 
 PAINT = """() => new Promise((found) => new PerformanceObserver((list) => {
   const entry = list.getEntries().find(({ name }) => name === "first-contentful-paint");
@@ -88,6 +91,8 @@ def photograph(browser: Browser, url: str, folder: Path, prompt: str, response: 
     """`page.png` for the README; the drawer, a dark phone and a part of an answer for the docs."""
     wide = opened(browser, url, viewport={"width": 1440, "height": 900}, color_scheme="light")
     answered(wide, prompt, response)
+    wide.get_by_role("button", name="Words of the answer it moved").first.click()
+    wide.locator(".turn .moved").wait_for()
     wide.screenshot(path=folder / "page.png")
     wide.get_by_role("button", name="Open the document").first.click()
     wide.get_by_role("dialog").locator("mark").first.wait_for()
@@ -99,6 +104,45 @@ def photograph(browser: Browser, url: str, folder: Path, prompt: str, response: 
     phone.locator("#sidebar").evaluate("node => node.scrollIntoView()")
     phone.screenshot(path=folder / "page-phone.png")
     phone.context.close()
+
+
+def photograph_dashboard(browser: Browser, url: str, folder: Path) -> None:
+    """`dashboard.png` and `dashboard-dark.png`: owners, over answers that the model gives now.
+
+    Raises:
+        SystemExit: The server keeps no ledger, or its model does not chat.
+    """
+    context = browser.new_context()
+    models = context.request.get(f"{url}/v1/models")
+    if not models.ok:
+        raise SystemExit(f"{url} does not chat: {models.text()}")
+    model = models.json()["data"][0]["id"]
+    for country in COUNTRIES:
+        question = PROMPT.replace("Canada", country)
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": question}],
+            "attribution": {},
+        }
+        answer = context.request.post(f"{url}/v1/chat/completions", data=body, timeout=PATIENCE_MS)
+        if not answer.ok:
+            raise SystemExit(f"No answer about {country}: {answer.text()}")
+    context.close()
+    for name, scheme in (("dashboard", "light"), ("dashboard-dark", "dark")):
+        page = browser.new_context(
+            viewport={"width": 1440, "height": 900}, color_scheme=scheme
+        ).new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{url}/dashboard")
+        page.locator("#view[data-state=answer], #view[data-state=error]").wait_for()
+        if page.locator(".failed").count():
+            raise SystemExit(
+                f"No picture of the dashboard: {page.locator('.failed .detail').inner_text()}"
+            )
+        for plot in page.locator(".plot").all():
+            plot.locator("svg").first.wait_for()
+        page.screenshot(path=folder / f"{name}.png")
+        page.context.close()
 
 
 def answered(page: Page, prompt: str, response: str) -> None:
@@ -132,6 +176,7 @@ def main() -> None:
         if given.screenshots is not None:
             given.screenshots.mkdir(parents=True, exist_ok=True)
             photograph(browser, given.url, given.screenshots, given.prompt, given.response)
+            photograph_dashboard(browser, given.url, given.screenshots)
             print(f"Pictures are in {given.screenshots}.")
         browser.close()
 

@@ -101,7 +101,7 @@ def coverage_of(sources: Sources, answers: list[Answer]) -> Table:
         "An answer is covered if its best proponent stands out of the index at a confidence of "
         ".95; any other most likely comes from data outside it.",
         (
-            Column("from", "From", "text"),
+            Column("from", "From", "time"),
             Column("answers", "Answers", "count"),
             Column("covered", "Covered", "count"),
             Column("share", "Share", "share"),

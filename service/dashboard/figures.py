@@ -1,7 +1,7 @@
 """Figures of Plotly, built here and drawn in the page: one function for each kind.
 
 Names come from corpora and ledgers, and Plotly reads some markup in labels, so every text is
-escaped. Colours that must be told apart differ in lightness too.
+escaped. Every colour stands out of a light and of a dark page; lines have their own markers too.
 """
 
 import json
@@ -13,8 +13,10 @@ from typing import Any
 
 from influence.errors import InvalidInput
 
-FOR, AGAINST, QUIET = "#0a6b5e", "#c2591f", "#8b8478"
-_SERIES = (FOR, AGAINST, "#3b5b92", "#8a6d1d", "#7a3e72", "#4d7d2a", "#a23b52", "#5a5a5a")
+FOR, AGAINST, QUIET = "#36867b", "#c35b21", "#7e786d"
+SERIES = (FOR, AGAINST, "#5e79a6", "#91762b", "#996a92", "#588537", "#b35e71", "#797979")
+_MARKERS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
+_GRID = "rgba(126, 120, 109, 0.25)"
 _LONGEST = 40  # characters of a label
 
 
@@ -67,7 +69,8 @@ def lines(
                 y=list(values),
                 name=_label(name),
                 mode="lines+markers",
-                line={"color": _SERIES[number % len(_SERIES)]},
+                line={"color": SERIES[number % len(SERIES)]},
+                marker={"symbol": _MARKERS[number % len(_MARKERS)]},
             )
             for number, (name, values) in enumerate(series.items())
         ]
@@ -128,6 +131,8 @@ def _drawn(figure: Any, *, height: int) -> dict[str, Any]:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": QUIET},
     )
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(gridcolor=_GRID, zerolinecolor=QUIET, linecolor=QUIET, automargin=True)
     return json.loads(figure.to_json())
 
 

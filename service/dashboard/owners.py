@@ -54,7 +54,7 @@ def owners_view(sources: Sources) -> View:
             Fact(
                 "Gini",
                 gini(worth),
-                "share",
+                "number",
                 "0: all owners have the same; near 1: one has everything. Negative totals count "
                 "as nothing.",
             ),
@@ -116,7 +116,7 @@ def trend_of(sources: Sources) -> Table:
         "Trend",
         "The same totals in parts of the period, each named by its first day.",
         (
-            Column("from", "From", "text"),
+            Column("from", "From", "time"),
             Column("owner", "Owner", "owner"),
             Column("total", "Total, nats", "number"),
             Column("answers", "Answers", "count"),

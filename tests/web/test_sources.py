@@ -36,7 +36,8 @@ def test_every_module_says_what_it_is_and_imports_only_its_neighbours(path):
 def test_a_module_asks_its_neighbours_only_one_way(path):
     # The sidebar knows nothing of the page that it is in, and what both share knows neither.
     folder = path.parent.name
-    allowed = {"common": {"."}, "sidebar": {".", "../common"}}.get(folder)
+    near = {".", "../common"}
+    allowed = {"common": {"."}, "sidebar": near, "dashboard": near}.get(folder)
     for target in re.findall(r'from "([^"]+)"', path.read_text(encoding="utf-8")):
         assert allowed is None or target.rpartition("/")[0] in allowed, f"{path.name}: {target}"
 
@@ -66,10 +67,14 @@ def test_a_page_holds_no_inline_code_and_every_file_it_names_is_there(path):
     Page().feed(path.read_text(encoding="utf-8"))
 
 
-def test_every_module_of_the_page_is_asked_for_at_once():
+@pytest.mark.parametrize(
+    ("page", "script"),
+    [("index.html", "page/page.js"), ("dashboard/index.html", "dashboard/dashboard.js")],
+)
+def test_every_module_of_a_page_is_asked_for_at_once(page, script):
     # Else a browser finds them one behind the other, and each way to the server counts.
-    page = (STATIC / "index.html").read_text(encoding="utf-8")
-    waiting, needed = [STATIC / "page" / "page.js"], set()
+    page = (STATIC / page).read_text(encoding="utf-8")
+    waiting, needed = [STATIC / script], set()
     while waiting:
         path = waiting.pop()
         source = path.read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ export class Problem extends Error {
   /** @param {{title?: string, detail?: string, status?: number, request_id?: string}} problem */
   constructor({ title, detail, status, request_id }) {
     super(detail || title || "The server gave no reason.");
-    this.title = title || "The answer could not be attributed";
+    this.title = title || "The server could not do this";
     this.status = status;
     this.requestId = request_id;
   }
@@ -59,7 +59,7 @@ export class Server {
    * @returns {Promise<Attribution>}
    */
   attribute(question, signal) {
-    return this.#json("attribute", { body: question, signal });
+    return this.json("attribute", { body: question, signal });
   }
 
   /**
@@ -69,7 +69,7 @@ export class Server {
    * @returns {Promise<any>}
    */
   attribution(requestId, signal) {
-    return this.#json(`attributions/${encodeURIComponent(requestId)}`, { signal });
+    return this.json(`attributions/${encodeURIComponent(requestId)}`, { signal });
   }
 
   /**
@@ -80,7 +80,7 @@ export class Server {
    */
   document(id, signal) {
     const path = id.split("/").map(encodeURIComponent).join("/");
-    return this.#json(`documents/${path}`, { signal });
+    return this.json(`documents/${path}`, { signal });
   }
 
   /**
@@ -89,12 +89,12 @@ export class Server {
    * @returns {Promise<{data: {id: string}[]}>}
    */
   models(signal) {
-    return this.#json("v1/models", { signal });
+    return this.json("v1/models", { signal });
   }
 
   /** What is being served. @returns {Promise<Info>} */
   info() {
-    return this.#json("info");
+    return this.json("info");
   }
 
   /**
@@ -102,7 +102,7 @@ export class Server {
    * @param {{request_id: string, document_id: string, passage_id: string, verdict: string}} verdict
    */
   feedback(verdict) {
-    return this.#json("feedback", { body: verdict });
+    return this.json("feedback", { body: verdict });
   }
 
   /**
@@ -128,10 +128,12 @@ export class Server {
   }
 
   /**
+   * Send a request and read its answer.
    * @param {string} path
    * @param {{body?: unknown, signal?: AbortSignal}} [request]
+   * @returns {Promise<any>}
    */
-  async #json(path, request) {
+  async json(path, request) {
     const answer = await this.send(path, request);
     if (!answer.ok) throw await refusal(answer);
     const body = await readable(answer);

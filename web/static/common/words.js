@@ -16,6 +16,19 @@ export function nats(value) {
   return `${signed(value, 1)}\u00a0nats`;
 }
 
+/**
+ * `-1240.512` -> `−1,240.5`: five digits that count, or so many decimals.
+ * @param {number} value
+ * @param {number} [decimals]
+ */
+export function plain(value, decimals) {
+  const digits =
+    decimals === undefined
+      ? { maximumSignificantDigits: 5 }
+      : { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  return value.toLocaleString("en", digits).replace("-", MINUS);
+}
+
 /** `0.1234` -> `12.3 %`, on one line. @param {number} fraction */
 export function percent(fraction) {
   return `${(100 * fraction).toFixed(1)}\u00a0%`;

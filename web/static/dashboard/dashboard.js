@@ -1,13 +1,17 @@
 /** The dashboard: the address says what is shown, and every link within it is an address. */
 
+import { copy, one } from "../common/dom.js";
+import { UNAUTHENTICATED, useKey } from "../common/key.js";
 import { addressOf, filteredBy, filters, viewName } from "./address.js";
-import { useKey, view } from "./server.js";
 import { answer } from "./view.js";
+import { view } from "./views.js";
 
-const UNAUTHENTICATED = 401;
-const main = /** @type {HTMLElement} */ (document.querySelector("#view"));
-const form = /** @type {HTMLFormElement} */ (document.querySelector("form.filters"));
-const status = document.querySelector(".status");
+/** @typedef {import("../common/server.js").Problem} Problem */
+
+const main = one(document, "#view");
+/** @type {HTMLFormElement} */
+const form = one(document, "form.filters");
+const status = one(document, ".status");
 /** @type {?AbortController} */
 let running = null;
 
@@ -23,7 +27,7 @@ document.addEventListener("click", (event) => {
   const link = /** @type {Element} */ (event.target).closest?.("a[href^='?']");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
-  go(link.getAttribute("href"));
+  go(link.getAttribute("href") ?? "");
   main.focus({ preventScroll: true });
 });
 addEventListener("popstate", show);
@@ -48,9 +52,7 @@ async function show() {
     put("answer", answer(found, failed), `${found.title} is shown.`);
     document.title = `${found.title} · Whence`;
   } catch (problem) {
-    if (problem.name === "AbortError" || running !== mine) return;
-    if (problem.status === UNAUTHENTICATED) needsKey(problem);
-    else failed(problem);
+    if (running === mine) failed(/** @type {Problem} */ (problem));
   } finally {
     stop();
   }
@@ -58,8 +60,8 @@ async function show() {
 
 /** @param {string} name */
 function markPlace(name) {
-  for (const link of document.querySelectorAll("nav a")) {
-    const its = /** @type {HTMLElement} */ (link).dataset.view;
+  for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll("nav a"))) {
+    const its = link.dataset.view ?? "";
     link.setAttribute("href", addressOf(its));
     if (its === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -70,40 +72,37 @@ function markPlace(name) {
 
 /** @returns {() => void} Ends the clock. */
 function working() {
-  const node = copy("working");
+  const node = copy(document, "working");
   const begun = performance.now();
   const clock = setInterval(() => {
-    node.querySelector(".elapsed").textContent = `${Math.round((performance.now() - begun) / 1000)} s`;
+    one(node, ".elapsed").textContent = `${Math.round((performance.now() - begun) / 1000)} s`;
   }, 1000);
   put("working", node, "Drawing the view.");
   return () => clearInterval(clock);
 }
 
-/** @param {Error & {title?: string}} problem */
+/** @param {Partial<Problem> & Error} problem */
 function failed(problem) {
-  const node = copy("error");
-  node.querySelector(".title").textContent = problem.title ?? "The view could not be drawn";
-  node.querySelector(".detail").textContent = problem.message;
-  node.querySelector(".retry").addEventListener("click", show);
+  if (problem.status === UNAUTHENTICATED) return needsKey(problem);
+  const node = copy(document, "error");
+  one(node, ".title").textContent = problem.title ?? "The view could not be drawn";
+  one(node, ".detail").textContent = problem.message;
+  one(node, ".retry").addEventListener("click", show);
   put("error", node, "");
 }
 
 /** @param {Error} problem */
 function needsKey(problem) {
-  const node = /** @type {HTMLFormElement} */ (copy("needs-key"));
-  node.querySelector(".detail").textContent = problem.message;
+  /** @type {HTMLFormElement} */
+  const node = copy(document, "needs-key");
+  one(node, ".detail").textContent = problem.message;
   node.addEventListener("submit", (event) => {
     event.preventDefault();
     useKey(String(new FormData(node).get("key")));
     show();
   });
   put("needs-key", node, "");
-}
-
-/** @param {string} name @returns {HTMLElement} */
-function copy(name) {
-  const template = /** @type {HTMLTemplateElement} */ (document.querySelector(`#${name}`));
-  return /** @type {HTMLElement} */ (template.content.firstElementChild.cloneNode(true));
+  one(node, "input").focus();
 }
 
 /** @param {string} state @param {HTMLElement} node @param {string} says */

@@ -1,20 +1,21 @@
 /** A figure that the server has built, drawn by Plotly, which is loaded with the first one. */
 
+import { copy, one } from "../common/dom.js";
+
 const LIBRARY = "dashboard/plotly.min.js";
 /** @type {?Promise<any>} */
 let loading = null;
 
 /**
- * @param {import("./server.js").Figure} figure
+ * @param {import("./views.js").Figure} figure
  * @returns {HTMLElement}
  */
 export function drawn(figure) {
-  const template = /** @type {HTMLTemplateElement} */ (document.querySelector("#figure"));
-  const node = /** @type {HTMLElement} */ (template.content.firstElementChild.cloneNode(true));
+  const node = copy(document, "figure");
   node.dataset.figure = figure.name;
-  node.querySelector("h3").textContent = figure.title;
-  node.querySelector(".hint").textContent = figure.says;
-  const plot = /** @type {HTMLElement} */ (node.querySelector(".plot"));
+  one(node, "h3").textContent = figure.title;
+  one(node, ".hint").textContent = figure.says;
+  const plot = one(node, ".plot");
   plot.setAttribute("aria-label", figure.says);
   library().then(
     (Plotly) => {

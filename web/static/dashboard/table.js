@@ -1,68 +1,90 @@
 /** A table with its files. Whatever is in it comes from corpora and ledgers: text, never markup. */
 
+import { copy, element, one } from "../common/dom.js";
+import { count, percent, plain } from "../common/words.js";
 import { addressOf, filters, viewName } from "./address.js";
-import { file } from "./server.js";
-import { shown } from "./words.js";
+import { file } from "./views.js";
+
+/** @typedef {import("./views.js").Value} Value */
 
 const NUMBERS = new Set(["number", "count", "share"]);
 
 /**
- * @param {import("./server.js").Table} table
+ * @param {import("./views.js").Table} table
  * @param {(problem: Error) => void} failed
  * @returns {HTMLElement}
  */
 export function listed(table, failed) {
-  const template = /** @type {HTMLTemplateElement} */ (document.querySelector("#table"));
-  const node = /** @type {HTMLElement} */ (template.content.firstElementChild.cloneNode(true));
+  const node = copy(document, "table");
   node.dataset.table = table.name;
-  node.querySelector("h3").textContent = table.title;
-  node.querySelector(".hint").textContent = table.says;
-  node.querySelector(".scroll").setAttribute("aria-label", table.title);
-  const head = node.querySelector("thead tr");
-  for (const column of table.columns) {
-    const cell = document.createElement("th");
-    cell.scope = "col";
-    cell.textContent = column.title;
-    cell.classList.toggle("number", NUMBERS.has(column.kind));
-    head.append(cell);
+  one(node, "h3").textContent = table.title;
+  one(node, ".hint").textContent = table.says;
+  one(node, ".scroll").setAttribute("aria-label", table.title);
+  for (const { title, kind } of table.columns) {
+    const cell = element("th", title, NUMBERS.has(kind) ? "number" : "");
+    cell.setAttribute("scope", "col");
+    one(node, "thead tr").append(cell);
   }
-  const body = node.querySelector("tbody");
-  for (const row of table.rows) body.append(line(row, table.columns));
+  const decimals = table.columns.map((_, place) => decimalsOf(table.rows.map((row) => row[place])));
+  one(node, "tbody").append(...table.rows.map((row) => line(row, table.columns, decimals)));
   const none = table.rows.length === 0;
-  /** @type {HTMLElement} */ (node.querySelector(".empty")).hidden = !none;
-  /** @type {HTMLElement} */ (node.querySelector(".scroll")).hidden = none;
-  node.querySelector(".count").textContent =
+  one(node, ".empty").hidden = !none;
+  one(node, ".scroll").hidden = none;
+  one(node, ".files").hidden = none;
+  one(node, ".count").textContent =
     table.rows.length < table.total
-      ? `${table.rows.length} of ${table.total} rows are shown; a file has all.`
-      : `${table.total} rows.`;
-  for (const button of node.querySelectorAll("button")) {
+      ? `${table.rows.length} of ${count(table.total, "row")} are shown; a file has all.`
+      : `${count(table.total, "row")}.`;
+  for (const form of ["csv", "parquet"]) {
+    const button = one(node, `[data-form=${form}]`);
     button.setAttribute("aria-label", `${table.title} as ${button.textContent}`);
-    button.addEventListener("click", () => save(table.name, button.dataset.form, failed));
+    button.addEventListener("click", () => save(table.name, form, failed));
   }
   return node;
 }
 
-/** @param {Array<?(number|string)>} row @param {import("./server.js").Column[]} columns */
-function line(row, columns) {
-  const node = document.createElement("tr");
-  columns.forEach((column, place) => {
-    const cell = document.createElement("td");
-    cell.classList.toggle("number", NUMBERS.has(column.kind));
+/** So many that the largest of a column shows five digits, and the points stand below each other. @param {Value[]} values */
+function decimalsOf(values) {
+  const numbers = values.filter((value) => typeof value === "number");
+  if (numbers.every(Number.isInteger)) return 0;
+  const largest = Math.max(...numbers.map(Math.abs));
+  return Math.min(6, Math.max(0, 4 - Math.floor(Math.log10(largest))));
+}
+
+/** @param {Value[]} row @param {import("./views.js").Column[]} columns @param {number[]} decimals */
+function line(row, columns, decimals) {
+  const node = element("tr", "");
+  columns.forEach(({ kind }, place) => {
+    const cell = element("td", "", NUMBERS.has(kind) ? "number" : kind);
     cell.dir = "auto";
-    cell.append(content(row[place], column.kind));
+    cell.append(content(row[place], kind, decimals[place]));
     node.append(cell);
   });
   return node;
 }
 
-/** @param {?(number|string)} value @param {string} kind @returns {Node} */
-export function content(value, kind) {
-  const text = document.createTextNode(shown(value, kind));
+/**
+ * A value as people read it, documents and owners as links; a file has all its digits.
+ * @param {Value} value
+ * @param {string} kind Of a column or a fact.
+ * @param {number} [decimals] Of a number; by default what it needs.
+ * @returns {Node}
+ */
+export function content(value, kind, decimals) {
+  const text = document.createTextNode(shown(value, kind, decimals));
   if (typeof value !== "string" || (kind !== "document" && kind !== "owner")) return text;
   const link = document.createElement("a");
   link.href = addressOf(kind, value);
   link.append(text);
   return link;
+}
+
+/** @param {Value} value @param {string} kind @param {number} [decimals] @returns {string} */
+function shown(value, kind, decimals) {
+  if (value === null) return kind === "owner" ? "(none)" : "–";
+  if (typeof value !== "number") return value;
+  if (kind === "share") return percent(value);
+  return kind === "count" ? value.toLocaleString("en") : plain(value, decimals);
 }
 
 /** @param {string} table @param {string} form @param {(problem: Error) => void} failed */
@@ -74,6 +96,6 @@ async function save(table, form, failed) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   } catch (problem) {
-    failed(problem);
+    failed(/** @type {Error} */ (problem));
   }
 }

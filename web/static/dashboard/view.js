@@ -1,44 +1,33 @@
 /** A view as the server tells it: facts, a text, figures, tables. */
 
+import { copy, element, one } from "../common/dom.js";
 import { drawn } from "./figure.js";
 import { content, listed } from "./table.js";
 
 /**
- * @param {import("./server.js").View} view
+ * @param {import("./views.js").View} view
  * @param {(problem: Error) => void} failed Told when a file cannot be had.
  * @returns {HTMLElement}
  */
 export function answer(view, failed) {
-  const template = /** @type {HTMLTemplateElement} */ (document.querySelector("#answer"));
-  const node = /** @type {HTMLElement} */ (template.content.firstElementChild.cloneNode(true));
-  node.querySelector(".title").textContent = view.title;
-  node.querySelector(".says").textContent = view.says;
-  for (const why of view.missing) {
-    const item = document.createElement("li");
-    item.textContent = why;
-    node.querySelector(".missing").append(item);
-  }
-  for (const fact of view.facts) node.querySelector(".facts").append(told(fact));
-  const text = /** @type {HTMLElement} */ (node.querySelector(".text"));
-  text.hidden = view.text === null;
-  text.textContent = view.text;
-  node.querySelector(".figures").append(...view.figures.map(drawn));
-  node.querySelector(".tables").append(...view.tables.map((table) => listed(table, failed)));
+  const node = copy(document, "answer");
+  one(node, ".title").textContent = view.title;
+  one(node, ".says").textContent = view.says;
+  one(node, ".missing").append(...view.missing.map((why) => element("li", why)));
+  one(node, ".facts").append(...view.facts.map(told));
+  one(node, ".text").hidden = view.text === null;
+  one(node, ".text").textContent = view.text;
+  one(node, ".figures").append(...view.figures.map(drawn));
+  one(node, ".tables").append(...view.tables.map((table) => listed(table, failed)));
   return node;
 }
 
-/** @param {import("./server.js").Fact} fact */
-function told(fact) {
-  const node = document.createElement("div");
-  const name = document.createElement("dt");
-  const value = document.createElement("dd");
-  const says = document.createElement("dd");
-  name.textContent = fact.title;
-  value.className = "value";
-  value.dir = "auto";
-  value.append(content(fact.value, fact.kind));
-  says.className = "hint";
-  says.textContent = fact.says;
-  node.append(name, value, says);
+/** @param {import("./views.js").Fact} fact */
+function told({ title, value, kind, says }) {
+  const node = element("div", "");
+  const shown = element("dd", "", "value");
+  shown.dir = "auto";
+  shown.append(content(value, kind));
+  node.append(element("dt", title), shown, element("dd", says, "hint"));
   return node;
 }

@@ -1,9 +1,9 @@
 /** The turns of the conversation: new ones, their answers, and the one that the sidebar is about. */
 
 import { one } from "../common/dom.js";
+import { UNAUTHENTICATED } from "../common/key.js";
 import { streamChat } from "./chat.js";
 import { compareForm, editForm } from "./forms.js";
-import { UNAUTHENTICATED } from "./key.js";
 import { Turn } from "./turn.js";
 
 /**

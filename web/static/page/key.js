@@ -1,16 +1,9 @@
-/** The API key: asked for when the server wants one, kept for this tab alone. */
+/** The form that asks for an API key when the server wants one. */
 
 import { one } from "../common/dom.js";
+import { useKey } from "../common/key.js";
 
 /** @typedef {import("../common/server.js").Problem} Problem */
-
-const KEY = "whence-key";
-export const UNAUTHENTICATED = 401;
-
-/** The key of this tab. */
-export function key() {
-  return sessionStorage.getItem(KEY);
-}
 
 /** The form that asks for one. */
 export class KeyForm {
@@ -27,7 +20,7 @@ export class KeyForm {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const given = String(new FormData(form).get("key"));
-      sessionStorage.setItem(KEY, given);
+      useKey(given);
       form.hidden = true;
       form.reset();
       use(given);

@@ -2,12 +2,13 @@
 
 import "../most-valuable-data.js";
 import { one } from "../common/dom.js";
+import { UNAUTHENTICATED, key } from "../common/key.js";
 import { readPermalink } from "../common/permalink.js";
 import { Server } from "../common/server.js";
 import { count } from "../common/words.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { KeyForm, UNAUTHENTICATED, key } from "./key.js";
+import { KeyForm } from "./key.js";
 
 const NOT_FOUND = 404;
 
