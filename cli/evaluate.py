@@ -34,6 +34,21 @@ def methods(task: Task = "all", small: Small = False, out: Out = None, cache: Ca
     run_methods(_tasks(task), small=small, out=out, cache=cache, show=typer.echo)
 
 
+@app.command("finetuned")
+def finetuned(
+    configuration: Annotated[Path, typer.Argument(help="JSON; docs/configurations has one.")],
+    out: Out = None,
+    cache: Cache = None,
+    device: evaluate_index.Device = "auto",
+) -> None:
+    """LDS of a model fine-tuned on blocks of text: GPT-2 on WikiText-2 as in the papers."""
+    from evaluation.finetuned import FinetuneSettings
+    from evaluation.run import run_finetuned
+
+    settings = FinetuneSettings.read(configuration)
+    run_finetuned(settings, device=device, out=out, cache=cache, show=typer.echo)
+
+
 @app.command("brittleness")
 def brittleness(small: Small = False, out: Out = None, cache: Cache = None) -> None:
     """Remove the first proponents of digits, retrain, and see how many answers break."""

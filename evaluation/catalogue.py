@@ -66,6 +66,29 @@ def methods_of(task: Name) -> list[Method]:
     return chosen
 
 
+# A large model has too many weights for gradients of all of them to be kept: the reference is what
+# the largest rank of an index gives without a sketch.
+LARGE_REFERENCE = "Whence: rank 64, unsketched"
+
+
+def methods_of_large() -> list[Method]:
+    """Those that a model of a hundred million parameters and thousands of examples can bear."""
+    return [
+        Drawn(),
+        Lexical(),
+        Representation(),
+        whence(64, UNSKETCHED),
+        whence(64, UNSKETCHED, hessian="kfac"),
+        whence(64, UNSKETCHED, hessian="identity"),
+        whence(64, 16_384),
+        whence(64, 16_384, joint=True),
+        whence(64, 4096),
+        whence(64, 4096, joint=True),
+        whence(16, 4096),
+        whence(16, 4096, joint=True),
+    ]
+
+
 def whence(rank: int | str, dims: int, *, joint: bool = False, **settings: object) -> Projected:
     """An index of Whence under a name that says what is not the default."""
     parts = [f"rank {rank}", "unsketched" if dims == UNSKETCHED else f"D {dims:,}"]

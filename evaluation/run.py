@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evaluation.cache import default_cache_dir
-from evaluation.catalogue import FULL_EKFAC, methods_of
+from evaluation.catalogue import FULL_EKFAC, LARGE_REFERENCE, methods_of, methods_of_large
 from evaluation.comparison import Row, compare
+from evaluation.finetuned import FinetunedTask, FinetuneSettings, finetuned_trial
 from evaluation.studies import study_brittleness, study_curation
 from evaluation.study_tables import brittleness_plot, brittleness_table, curation_table
 from evaluation.table import as_json, markdown
 from evaluation.trial import Name, Trial, run_trial
 from indexer.progress import Reporter
 from influence.atomic import storage_errors, write_bytes
+from influence.model import load_model
 
 Show = Callable[[str], object]
 
@@ -43,6 +45,37 @@ def run_methods(
         trial = run_trial(task, small=small, cache=cache or default_cache_dir(), reporter=reporter)
         rows = compare(trial, methods_of(task), reference=FULL_EKFAC, reporter=reporter)
         _deliver(f"methods-{task}", trial, rows, out, show)
+
+
+def run_finetuned(
+    settings: FinetuneSettings,
+    *,
+    device: str,
+    out: Path | None,
+    cache: Path | None,
+    show: Show,
+    reporter: Reporter | None = None,
+) -> None:
+    """LDS of a model that is fine-tuned by configuration; other arguments as `run_methods`.
+
+    Args:
+        settings: See `evaluation.finetuned`.
+        device: Of the trainings and the gradients.
+        out: As `run_methods`.
+        cache: As `run_methods`.
+        show: As `run_methods`.
+        reporter: As `run_methods`.
+
+    Raises:
+        CorpusError: A text makes no block.
+        ModelUnavailable: There is no such model.
+    """
+    reporter = reporter or Reporter()
+    start = load_model(settings.model, device=device, dtype="float32")
+    task = FinetunedTask(settings, start, cache=cache or default_cache_dir())
+    trial = finetuned_trial(task, reporter)
+    rows = compare(trial, methods_of_large(), reference=LARGE_REFERENCE, reporter=reporter)
+    _deliver("methods-finetuned", trial, rows, out, show)
 
 
 def run_brittleness(

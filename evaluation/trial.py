@@ -45,7 +45,7 @@ class Trial:
             others.
     """
 
-    name: Name
+    name: str
     protocol: str
     subjects: tuple[Subject, ...]
     subsets: np.ndarray
@@ -127,7 +127,7 @@ def language_trial(task: RestatedTask, size: TrialSize, reporter: Reporter) -> T
         subsets,
         outputs,
         task.facts.stating,
-        _every_second(len(task.queries)),
+        every_second(len(task.queries)),
     )
 
 
@@ -152,7 +152,7 @@ def stacked_trial(name: Name, task: DigitsTask, size: TrialSize, reporter: Repor
         f"the examples, {size.repeats} models retrained on each; measured: "
         + ("minus half the squared error." if name == "diabetes" else "margin of the true class.")
     )
-    return Trial(name, protocol, subjects, subsets, outputs, None, _every_second(len(queries)))
+    return Trial(name, protocol, subjects, subsets, outputs, None, every_second(len(queries)))
 
 
 def _layer(module: nn.Module) -> str:
@@ -160,7 +160,8 @@ def _layer(module: nn.Module) -> str:
     return f"{type(module).__name__} {'x'.join(map(str, weight.shape))}"
 
 
-def _every_second(queries: int) -> np.ndarray:
+def every_second(queries: int) -> np.ndarray:
+    """Queries that are reported on, ``[Q]`` bool; settings are picked on the others."""
     return np.arange(queries) % 2 == 0
 
 
