@@ -4,20 +4,21 @@ Texts of corpora are escaped; the only scripts are Plotly's library and the figu
 """
 
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from service.dashboard.view import Column, Fact, Figure, Table, View
+from service.dashboard.view import Column, Fact, Figure, Kind, Table, View
 
 MOST_ROWS = 200  # of a table; the command that made the file says where all are
 _NUMBERS = frozenset({"number", "count", "share"})
 _STYLE = (
     "body{font:11pt/1.5 sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1d1b18}"
     "table{border-collapse:collapse;width:100%;font-size:.9em}td,th{padding:.2em .6em;"
-    "border-bottom:1px solid #ccc;text-align:left;vertical-align:top;overflow-wrap:anywhere}"
-    ".number{text-align:right;font-variant-numeric:tabular-nums}.hint{color:#5f594f}"
+    "border-bottom:1px solid #ccc;text-align:start;vertical-align:top;overflow-wrap:anywhere}"
+    ".number{text-align:end;white-space:nowrap;font-variant-numeric:tabular-nums}.hint{color:#5f594f}"
     ".scroll{overflow:auto;max-height:36rem}dl{display:flex;flex-wrap:wrap;gap:1rem}"
     "dd{margin:0}dt{color:#5f594f}"
 )
@@ -63,7 +64,7 @@ def _view(view: View, numbers: list[int]) -> str:
 
 
 def _fact(fact: Fact) -> str:
-    value = _cell(fact.value)
+    value = _cell(fact.value, fact.kind)
     return f"<div><dt>{escape(fact.title)}</dt><dd>{value}</dd><dd>{escape(fact.says)}</dd></div>"
 
 
@@ -75,7 +76,10 @@ def _figure(figure: Figure, number: int) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in table.columns)
+    head = "".join(
+        f'<th scope="col"{_class(column.kind)}>{escape(column.title)}</th>'
+        for column in table.columns
+    )
     rows = "\n".join(_row(row, table.columns) for row in table.rows[:MOST_ROWS])
     shown = min(len(table.rows), MOST_ROWS)
     return (
@@ -88,15 +92,32 @@ def _table(table: Table) -> str:
 
 def _row(row: Sequence[Any], columns: Sequence[Column]) -> str:
     cells = (
-        f"<td{' class=number' if column.kind in _NUMBERS else ''}>{_cell(value)}</td>"
+        f"<td{_class(column.kind)}>{_cell(value, column.kind)}</td>"
         for value, column in zip(row, columns, strict=True)
     )
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _cell(value: Any) -> str:
-    """A number in its shortest exact digits: what is read here is what the service says."""
-    return "–" if value is None else escape(str(value))
+def _class(kind: Kind) -> str:
+    return ' class="number"' if kind in _NUMBERS else ""
+
+
+def _cell(value: Any, kind: Kind) -> str:
+    """A number as people read it, its shortest exact digits behind it; anything else as text."""
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return escape(str(value))
+    return f'<data value="{value}" title="{value}">{_readable(value, kind)}</data>'
+
+
+def _readable(value: float, kind: Kind) -> str:
+    if kind == "share":
+        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+    if value == int(value):
+        return f"{int(value):,}"
+    decimals = 4 - math.floor(math.log10(abs(value)))  # five digits that count
+    return f"{value:,.{min(6, max(0, decimals))}f}"
 
 
 def _script_json(value: Any) -> str:

@@ -141,6 +141,24 @@ def test_without_a_ledger_or_an_index_the_rest_is_there(engine, recorded):
     assert draw("document", Sources(engine.reader, None), "long text").text
 
 
+@pytest.mark.parametrize(
+    ("value", "kind", "shown"),
+    [
+        (3300.4552179522143, "number", "3,300.5"),
+        (-0.00012345678, "number", "-0.000123"),
+        (1255.0, "number", "1,255"),
+        (0.04332887945737, "share", "4.3\N{NO-BREAK SPACE}%"),
+        (12345, "count", "12,345"),
+    ],
+)
+def test_a_report_rounds_for_people_and_has_every_digit_behind(tmp_path, value, kind, shown):
+    library = tmp_path / "plotly.min.js"
+    library.write_text("")
+    view = View("v", "", (Fact("f", value, kind, ""),), (), ())
+    page = to_html("t", "", [view], library=library)
+    assert f'<data value="{value}" title="{value}">{shown}</data>' in page
+
+
 def test_a_report_holds_hostile_names_as_text(tmp_path):
     hostile = "</script><script>alert(1)</script>"
     bar = Figure("f", hostile, hostile, bars([hostile], [1.0], unit="nats"))
