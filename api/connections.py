@@ -12,6 +12,7 @@ Each has the same time. An idle connection between two requests is closed after 
 import asyncio
 import math
 import socket
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -79,7 +80,7 @@ class _Hurried(HttpToolsProtocol):
 
     # uvicorn's own method narrows the type of asyncio's in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_HeadWithBody(transport))
         self._wait_for_a_head()
 
     def data_received(self, data: bytes) -> None:
@@ -111,6 +112,38 @@ class _Hurried(HttpToolsProtocol):
         if self._closing_soon is not None:
             self._closing_soon.cancel()
             self._closing_soon = None
+
+
+# For the type checker a transport; what it is not asked here is asked of the one inside.
+class _HeadWithBody(asyncio.Transport if TYPE_CHECKING else object):
+    """Sends the head of an answer with what is written next, or at the end of this step.
+
+    Every call of the system lets go of the interpreter, which the model's thread then has.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        if not self._head and data.startswith(b"HTTP/1."):
+            self._head = data
+            asyncio.get_running_loop().call_soon(self._flush)
+            return
+        self._transport.write(self._head + data)
+        self._head = b""
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
 
 
 def _let_go_of_vanished_peers(listening: socket.socket, timeout_s: float) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import socket
+import struct
 import threading
 import time
 
@@ -186,3 +187,22 @@ def test_a_body_is_no_head_however_long(hurried):
         answer = http.client.HTTPResponse(client)
         answer.begin()
         assert answer.status == 422
+
+
+def segments_of(client: socket.socket) -> int:
+    """Segments with data that have come, as the kernel counts them (`tcpi_data_segs_in`)."""
+    return struct.unpack_from(
+        "I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152
+    )[0]
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"HEAD", 405)])
+def test_an_answer_is_sent_at_once_head_and_body(hurried, method, status):
+    with connected(hurried) as client:
+        for number in range(1, 4):
+            client.sendall(method + b" /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = http.client.HTTPResponse(client, method=method.decode())
+            answer.begin()
+            assert answer.status == status
+            assert answer.read() == (b'{"status":"alive"}' if method == b"GET" else b"")
+            assert segments_of(client) == number
