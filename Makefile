@@ -68,7 +68,7 @@ bench: $(VENV)/installed-dev
 	$(SAY) "Logging against a training step: python -m benchmarks.logging"
 	@$(BIN)/python -m benchmarks.logging --repeats 4
 	$(SAY) "Beside other software: python -m benchmarks.peers"
-	@$(BIN)/python -m benchmarks.peers --documents 32 --rounds 2
+	@$(BIN)/python -m benchmarks.peers --documents 16 --rounds 2 --passages 10000 --task small
 
 # One stamp for each set of packages: installed again only when the recipe has changed.
 $(VENV)/installed-demo: $(VENV)/torch

@@ -13,6 +13,7 @@ from pathlib import Path
 PEERS = {
     "kronfluence": ("kronfluence==1.0.1", "einconv==0.1.0", "einops==0.8.2", "opt_einsum==3.4.0"),
     "logix": ("logix-ai==0.1.1", "einops==0.8.2"),
+    "dattri": ("dattri==0.3.0", "dattri-llm==0.1.0"),
     "bergson": (
         "bergson==2.5.1",
         "simple_parsing",

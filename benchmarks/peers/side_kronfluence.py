@@ -1,6 +1,7 @@
 """Kronfluence: EK-FAC of every weight of the same layers, empirical Fisher, its own heuristics.
 
-Reads ``agreement/`` of the workload (a model, documents, queries, layers), writes ``scores.npy``.
+Reads ``agreement/`` or ``lds/`` of the workload (a model, documents, queries, layers), writes
+``scores-kronfluence.npy``.
 """
 
 import time
@@ -11,8 +12,7 @@ from kronfluence.analyzer import Analyzer, prepare_model
 from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
-from workload import arguments, tell
+from workload import arguments, load_model, load_task, tell
 
 
 class Language(Task):
@@ -21,11 +21,15 @@ class Language(Task):
         self.names = names
 
     def compute_train_loss(self, batch, model, sample=False):
-        logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
-        return cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum")
+        ids, labels, mask = batch.unbind(1)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        return cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
 
     def compute_measurement(self, batch, model):
         return self.compute_train_loss(batch, model)
+
+    def get_attention_mask(self, batch):
+        return batch[:, 2]
 
     def get_influence_tracked_modules(self):
         return self.names
@@ -43,13 +47,12 @@ class Rows(torch.utils.data.Dataset):
 
 
 def main():
-    folder = arguments()[0] / "agreement"
+    folder, what, _ = arguments()
+    folder = folder / what
     names = (folder / "layers.txt").read_text().split()
     task = Language(names)
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-    model = prepare_model(model, task)
-    documents = Rows(np.load(folder / "documents.npy"))
-    queries = Rows(np.load(folder / "queries.npy"))
+    model = prepare_model(load_model(folder), task)
+    documents, queries = map(Rows, load_task(folder))
     analyzer = Analyzer("a", model, task, cpu=True, disable_tqdm=True, output_dir=str(folder))
     begun = time.perf_counter()
     factors = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
@@ -62,7 +65,7 @@ def main():
     )  # fmt: skip
     took = time.perf_counter() - begun
     scores = analyzer.load_pairwise_scores("s")["all_modules"]
-    np.save(folder / "scores.npy", scores.float().numpy())
+    np.save(folder / "scores-kronfluence.npy", scores.float().numpy())
     tell(seconds=took)
 
 

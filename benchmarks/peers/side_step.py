@@ -1,18 +1,19 @@
 """A plain training step: forward and backward with weight gradients, no optimizer."""
 
-from workload import BATCH, arguments, load, peak_mb, seconds, tell
+from workload import arguments, by_length, load_documents, load_model, padded, seconds, tell_logging
 
-folder, what = arguments()
+folder, what, lengths = arguments()
 assert what == "logging"
-model, documents = load(folder)
-model.train()
+model = load_model(folder).train()
+documents, budget = load_documents(folder, lengths)
+batches = by_length(documents, budget)
 
 
-def step(ids):
-    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+def step(batch):
+    ids, labels, mask = padded([documents[i] for i in batch])
+    model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
     model.zero_grad(set_to_none=True)
 
 
-step(documents[:BATCH])  # warms up
-took = seconds(lambda: [step(ids) for ids in documents.split(BATCH)])
-tell(tokens_per_s=documents.numel() / took, bytes_a_passage=0, peak_mb=peak_mb())
+step(batches[0])  # warms up
+tell_logging(documents, seconds(lambda: [step(batch) for batch in batches]), 0)
