@@ -6,8 +6,11 @@ from html import escape
 
 WIDTH, HEIGHT = 700, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 230, 36, 48
-# Okabe and Ito's colours, which people with colour blindness tell apart.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe and Ito's colours, which people with colour blindness tell apart, and a grey.
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442",
+    "#999999",
+)  # fmt: skip
 
 Line = Sequence[tuple[float, float]]
 

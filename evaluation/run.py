@@ -8,7 +8,12 @@ from evaluation.catalogue import FULL_EKFAC, LARGE_REFERENCE, methods_of, method
 from evaluation.comparison import Row, compare
 from evaluation.finetuned import FinetunedTask, FinetuneSettings, finetuned_trial
 from evaluation.studies import study_brittleness, study_curation
-from evaluation.study_tables import brittleness_plot, brittleness_table, curation_table
+from evaluation.study_tables import (
+    brittleness_plot,
+    brittleness_table,
+    curation_plot,
+    curation_table,
+)
 from evaluation.table import as_json, markdown
 from evaluation.trial import Name, Trial, run_trial
 from indexer.progress import Reporter
@@ -108,6 +113,8 @@ def run_curation(
         small=small, cache=cache or default_cache_dir(), reporter=reporter or Reporter()
     )
     _write("curation-digits", curation_table(found), out, show)
+    if out is not None:
+        write_bytes(out / "curation-digits.svg", curation_plot(found).encode())
 
 
 def _write(name: str, table: str, out: Path | None, show: Show) -> None:

@@ -40,6 +40,24 @@ def brittleness_plot(curve: Sequence[Drop]) -> str:
     )
 
 
+def curation_plot(found: Curation) -> str:
+    """What training on the most valuable share gave, over the share, as SVG."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for kept in found.kept:
+        lines.setdefault(kept.valuation, []).append((kept.share, kept.measured.mean))
+    whole = lines.pop("everything")
+    lines = {name: [*line, *whole] for name, line in lines.items()}
+    margins = [margin for line in lines.values() for _, margin in line]
+    return line_chart(
+        lines,
+        title="Margin after training on the most valuable share",
+        across="share kept",
+        up="margin",
+        bottom=min(0.0, *margins),
+        top=max(0.1, *margins),
+    )
+
+
 def curation_table(found: Curation) -> str:
     """A line for each valuation: what training on its shares gave, and the AUCs."""
     shares = sorted({kept.share for kept in found.kept if kept.share < 1}, reverse=True)

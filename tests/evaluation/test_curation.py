@@ -79,6 +79,7 @@ def test_both_studies_end_in_a_table_of_every_method(tmp_path):
         assert f"| {name} | " in brittle
         assert f"| {name} | " in curated
     assert (tmp_path / "out" / "curation-digits.md").read_text() == curated
-    drawn = (tmp_path / "out" / "brittleness-digits.svg").read_text()
-    assert drawn.startswith("<svg ")
-    assert "representation cosine" in drawn
+    for study in ("brittleness", "curation"):
+        drawn = (tmp_path / "out" / f"{study}-digits.svg").read_text()
+        assert drawn.startswith("<svg ")
+        assert "representation cosine" in drawn
