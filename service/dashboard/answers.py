@@ -75,6 +75,7 @@ def answers_view(sources: Sources) -> View:
         ),
         figures=tuple(figures),
         tables=(coverage, scores, opinions),
+        missing=sources.unfiltered,
     )
 
 

@@ -100,6 +100,7 @@ def owners_view(sources: Sources) -> View:
             ),
         ),
         tables=(board, trend),
+        missing=sources.unfiltered,
     )
 
 

@@ -144,6 +144,13 @@ class Sources:
             return False
         return wanted.source is None or self.source_of.get(document_id) == wanted.source
 
+    @property
+    def unfiltered(self) -> tuple[str, ...]:
+        """What a view says that knows no filter of documents, if there is one."""
+        if self.filters.owner is None and self.filters.source is None:
+            return ()
+        return ("Owner and source choose documents; what is shown here is over all of them.",)
+
     def described(self, document_id: str) -> DocumentResult | None:
         """A document as it may be shown; None: not in the index (any more)."""
         if self.reader is None:

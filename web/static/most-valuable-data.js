@@ -90,6 +90,7 @@ export class MostValuableData extends HTMLElement {
 
   disconnectedCallback() {
     this.#running.abort();
+    this.hideWords();
   }
 
   attributeChangedCallback() {

@@ -57,6 +57,13 @@ def test_documents_are_those_of_the_recorded_passages(sources, recorded):
     assert {row[0] for row in table(view, "unused").rows} == every - used
 
 
+@pytest.mark.parametrize("name", ["owners", "answers"])
+def test_a_view_that_knows_no_filter_of_documents_says_so(sources, name):
+    (says,) = draw(name, sources(owner="Anna")).missing
+    assert "over all of them" in says
+    assert draw(name, sources()).missing == ()
+
+
 def test_a_filter_leaves_documents_of_its_owner_and_source(sources):
     view = draw("documents", sources(owner="Anna", source="upper"))
     rows = [*table(view, "valuable").rows, *table(view, "harmful").rows]

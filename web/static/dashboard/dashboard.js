@@ -2,6 +2,7 @@
 
 import { copy, one } from "../common/dom.js";
 import { UNAUTHENTICATED, useKey } from "../common/key.js";
+import { seconds } from "../common/words.js";
 import { addressOf, filteredBy, filters, viewName } from "./address.js";
 import { answer } from "./view.js";
 import { view } from "./views.js";
@@ -14,6 +15,8 @@ const form = one(document, "form.filters");
 const status = one(document, ".status");
 /** @type {?AbortController} */
 let running = null;
+/** What each view took when it was drawn last, milliseconds. @type {Map<string, number>} */
+const took = new Map();
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -45,10 +48,12 @@ async function show() {
   const mine = (running = new AbortController());
   const name = viewName();
   markPlace(name);
-  const stop = working();
+  const begun = performance.now();
+  const stop = working(begun, took.get(name));
   try {
     const found = await view(name, filters(), mine.signal);
     if (running !== mine) return;
+    took.set(name, performance.now() - begun);
     put("answer", answer(found, failed), `${found.title} is shown.`);
     document.title = `${found.title} · Whence`;
   } catch (problem) {
@@ -70,14 +75,15 @@ function markPlace(name) {
   for (const field of form.querySelectorAll("input")) field.value = here.get(field.name) ?? "";
 }
 
-/** @returns {() => void} Ends the clock. */
-function working() {
+/** @param {number} begun @param {number} [lastMs] @returns {() => void} Ends the clock. */
+function working(begun, lastMs) {
   const node = copy(document, "working");
-  const begun = performance.now();
   const clock = setInterval(() => {
-    one(node, ".elapsed").textContent = `${Math.round((performance.now() - begun) / 1000)} s`;
+    one(node, ".elapsed").textContent = `${Math.round((performance.now() - begun) / 1000)} s.`;
   }, 1000);
-  put("working", node, "Drawing the view.");
+  const estimate = lastMs ? `It took about ${seconds(lastMs)} last time.` : "";
+  one(node, ".estimate").textContent = estimate;
+  put("working", node, `Drawing the view. ${estimate}`);
   return () => clearInterval(clock);
 }
 

@@ -7,7 +7,8 @@ import { file } from "./views.js";
 
 /** @typedef {import("./views.js").Value} Value */
 
-const NUMBERS = new Set(["number", "count", "share"]);
+/** How some kinds are set. @type {Record<string, string>} */
+const CLASSES = { number: "number", count: "number", share: "number", time: "time" };
 
 /**
  * @param {import("./views.js").Table} table
@@ -21,7 +22,7 @@ export function listed(table, failed) {
   one(node, ".hint").textContent = table.says;
   one(node, ".scroll").setAttribute("aria-label", table.title);
   for (const { title, kind } of table.columns) {
-    const cell = element("th", title, NUMBERS.has(kind) ? "number" : "");
+    const cell = element("th", title, CLASSES[kind]);
     cell.setAttribute("scope", "col");
     one(node, "thead tr").append(cell);
   }
@@ -55,7 +56,7 @@ function decimalsOf(values) {
 function line(row, columns, decimals) {
   const node = element("tr", "");
   columns.forEach(({ kind }, place) => {
-    const cell = element("td", "", NUMBERS.has(kind) ? "number" : kind);
+    const cell = element("td", "", CLASSES[kind]);
     cell.dir = "auto";
     cell.append(content(row[place], kind, decimals[place]));
     node.append(cell);
