@@ -66,19 +66,28 @@ def curation(small: Small = False, out: Out = None, cache: Cache = None) -> None
 
 
 @app.command("source")
-def source(small: Small = False, out: Out = None, cache: Cache = None) -> None:
+def source(
+    task: Annotated[str, typer.Option(help="digits, language or all.")] = "all",
+    small: Small = False,
+    out: Out = None,
+    cache: Cache = None,
+) -> None:
     """Compare methods that know how training went (SOURCE, TracIn, unrolling) with influence."""
     from evaluation.cache import default_cache_dir
-    from evaluation.training import run_training
+    from evaluation.training import NAMES, run_training
     from indexer.progress import Reporter
 
-    run_training(
-        small=small,
-        out=out,
-        cache=cache or default_cache_dir(),
-        show=typer.echo,
-        reporter=Reporter(),
-    )
+    if task not in (*NAMES, "all"):
+        raise typer.BadParameter(f"{task!r} is not one of {', '.join(NAMES)} and all")
+    for name in NAMES if task == "all" else (task,):
+        run_training(
+            name,
+            small=small,
+            out=out,
+            cache=cache or default_cache_dir(),
+            show=typer.echo,
+            reporter=Reporter(),
+        )
 
 
 @app.command("ranks")

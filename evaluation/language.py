@@ -8,7 +8,8 @@ The weights start small (standard deviation .02): from larger ones the model lea
 by itself and answers hardly a question, so there would be nothing to attribute.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from influence.model import LoadedModel, prepare_model, state_sha256
 from influence.tokens import Passage, TokenSequence
 
 PROTOCOL = 1  # to be raised when the code below trains differently from the same settings
+BETAS = (0.9, 0.98)  # of AdamW
 STACK = 16  # models trained at once; the unit of the cache
 
 
@@ -66,6 +68,23 @@ class Padded:
             input_ids[row, : len(sequence)] = torch.tensor(sequence.input_ids)
             targets[row, : len(sequence)] = torch.tensor(sequence.targets)
         return cls(input_ids, targets)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A step of training, just done.
+
+    Attributes:
+        parameters: After it, stacked; they change with the next.
+        optimizer: Their optimiser.
+        chosen: Documents of the step, ``[S, B]``.
+        rate: Learning rate of the step.
+    """
+
+    parameters: Parameters
+    optimizer: torch.optim.Optimizer
+    chosen: Tensor
+    rate: float
 
 
 class LanguageTask:
@@ -155,11 +174,23 @@ class LanguageTask:
             "seeds": list(seeds),
         }
 
+    def _plan(self, subsets: np.ndarray) -> list[tuple[Tensor, int]]:
+        """Stages of training: documents of each model, ``[S, n]``, and how many epochs of them."""
+        members = torch.from_numpy(np.stack([row.nonzero()[0] for row in subsets]))
+        return [(members, self.settings.epochs)]
+
+    def _steps(self, plan: Sequence[tuple[Tensor, int]]) -> int:
+        batch = self.settings.batch
+        return sum(epochs * (members.shape[1] // batch) for members, epochs in plan)
+
     def _train(self, subsets: np.ndarray, seeds: Sequence[int]) -> Parameters:
+        (last,) = deque(self._run(subsets, seeds), maxlen=1)
+        return {name: values.detach() for name, values in last.parameters.items()}
+
+    def _run(self, subsets: np.ndarray, seeds: Sequence[int]) -> Iterator[Trained]:
+        """Train, and stop after every step."""
         s = self.settings
         documents = Padded.of([p.tokens for p in self.passages])
-        size = int(subsets[0].sum())
-        members = torch.from_numpy(np.stack([row.nonzero()[0] for row in subsets]))  # [S, n]
         parameters = {
             name: values.requires_grad_()
             for name, values in self.shape.initial(seeds, std=s.initial_std).items()
@@ -167,37 +198,27 @@ class LanguageTask:
         optimizer = torch.optim.AdamW(
             parameters.values(),
             lr=s.learning_rate,
-            betas=(0.9, 0.98),
+            betas=BETAS,
             weight_decay=s.weight_decay,
             fused=True,  # one pass over weights and moments, which cost as much as the products
         )
-        per_epoch = size // s.batch
+        plan = self._plan(subsets)
+        total = self._steps(plan)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda t: min(1, (t + 1) / s.warmup_steps) * (1 - t / (s.epochs * per_epoch)),
+            optimizer, lambda t: min(1, (t + 1) / s.warmup_steps) * (1 - t / total)
         )
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        for _ in range(s.epochs):
-            order = torch.stack(
-                [
-                    row[torch.randperm(size, generator=generator)]
-                    for row, generator in zip(members, generators, strict=True)
-                ]
+        for chosen in _orders(plan, generators, s.batch):
+            losses = sequence_losses(
+                self.shape, parameters, documents.input_ids[chosen], documents.targets[chosen]
             )
-            for start in range(0, per_epoch * s.batch, s.batch):
-                chosen = order[:, start : start + s.batch]  # [S, B]
-                losses = sequence_losses(
-                    self.shape,
-                    parameters,
-                    documents.input_ids[chosen],
-                    documents.targets[chosen],
-                )
-                # Each model's own mean; the sum over models gives each its own gradient.
-                losses.mean(dim=1).sum().backward()
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-        return {name: values.detach() for name, values in parameters.items()}
+            # Each model's own mean; the sum over models gives each its own gradient.
+            losses.mean(dim=1).sum().backward()
+            rate = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            yield Trained(parameters, optimizer, chosen, rate)
 
     @torch.no_grad()
     def _measure(self, parameters: Parameters) -> np.ndarray:
@@ -221,3 +242,20 @@ class LanguageTask:
             dtype="float32",
             context_length=self.shape.context,
         )
+
+
+def _orders(
+    plan: Sequence[tuple[Tensor, int]], generators: Sequence[torch.Generator], batch: int
+) -> Iterator[Tensor]:
+    """Documents of every step, ``[S, B]``: each model's own order, drawn anew for every epoch."""
+    for members, epochs in plan:
+        size = members.shape[1]
+        for _ in range(epochs):
+            order = torch.stack(
+                [
+                    row[torch.randperm(size, generator=generator)]
+                    for row, generator in zip(members, generators, strict=True)
+                ]
+            )
+            for start in range(0, size // batch * batch, batch):
+                yield order[:, start : start + batch]

@@ -1,13 +1,12 @@
-"""The digits task trained in stages, with its course on record: checkpoints, batches, rates.
+"""The digits task trained in stages by SGD, with its course on record.
 
-What SOURCE is for: training that ended early, and training whose later stage saw other data than
-the first. In a second stage the images are negatives, so that the network learns them afresh and
-forgets some of what it knew of the others.
+In a second stage the images are negatives, so that the network learns them afresh and forgets some
+of what it knew of the others.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call, jacrev
 from torch.nn.functional import cross_entropy
 
-from evaluation.digits import DigitsBatch, DigitsSettings, DigitsTask, Parameters
-from evaluation.unrolling import Step
+from evaluation.digits import (
+    Classifier,
+    DigitsBatch,
+    DigitsSettings,
+    DigitsTask,
+    Parameters,
+    margins,
+)
+from evaluation.staged import Checkpoint, Course, Regime
+from evaluation.subject import Subject
+from evaluation.unrolling import Descent, Flat, Step, run, unrolled_scores
+from influence.task import Task
 
 STAGED_PROTOCOL = 1
-
-
-@dataclass(frozen=True)
-class Regime:
-    """How the network is trained.
-
-    Attributes:
-        name: For people.
-        epochs: Of each stage; each has the same share of the examples.
-        segments: That SOURCE cuts training into, each of as many steps.
-        checkpoints: Kept in all, at equal distances; the last is the trained model.
-    """
-
-    name: str
-    epochs: tuple[int, ...]
-    segments: int = 3
-    checkpoints: int = 6
 
 
 REGIMES = (
@@ -45,21 +38,6 @@ REGIMES = (
     Regime("under-trained", (2,)),
     Regime("two stages", (10, 10), segments=2),
 )
-
-
-@dataclass(frozen=True)
-class Course:
-    """One training on everything.
-
-    Attributes:
-        checkpoints: ``(step, parameters by name)``, the last one trained.
-        initial: Parameters before the first step.
-        steps: Examples and learning rate of each.
-    """
-
-    checkpoints: tuple[tuple[int, dict[str, Tensor]], ...]
-    initial: dict[str, Tensor]
-    steps: tuple[Step, ...]
 
 
 class StagedDigits(DigitsTask):
@@ -83,22 +61,35 @@ class StagedDigits(DigitsTask):
     @cached_property
     def queries(self) -> DigitsBatch:
         """Half of them of each stage, in turn."""
-        plain = super().queries
-        return self._staged(plain, np.arange(plain.size) % len(self.regime.epochs))
+        return self._staged(super().queries, self.query_stages)
+
+    @property
+    def query_stages(self) -> np.ndarray:
+        """In turn, ``[Q]``."""
+        return np.arange(self.settings.queries) % len(self.regime.epochs)
 
     def _staged(self, plain: DigitsBatch, stages: np.ndarray) -> DigitsBatch:
         sign = torch.from_numpy(1.0 - 2.0 * (stages % 2)).float()
         return replace(plain, images=plain.images * sign[:, None])
 
-    def subsets(self, count: int, *, seed: int) -> np.ndarray:
-        """Random halves of every stage, ``[S, N]`` bool."""
-        draw = np.random.default_rng(seed)
-        chosen = np.zeros((count, self.settings.examples), dtype=bool)
-        for stage in range(len(self.regime.epochs)):
-            own = np.flatnonzero(self.stage_of == stage)
-            for row in chosen:
-                row[draw.permutation(own)[: len(own) // 2]] = True
-        return chosen
+    @property
+    def protocol(self) -> str:
+        """For people."""
+        s, epochs = self.settings, " and ".join(map(str, self.regime.epochs))
+        return (
+            f"MLP {'-'.join(map(str, (64, *s.hidden, 10)))}, {epochs} epochs of {s.examples} "
+            f"digits, {s.noise:.0%} of them with a wrong label"
+        )
+
+    @property
+    def step_length(self) -> float:
+        """``1 / (1 - β)``: what momentum makes of a learning rate in the end."""
+        return 1 / (1 - self.settings.momentum)
+
+    @property
+    def weight_decay(self) -> float:
+        """Of SGD: added to the gradient."""
+        return self.settings.weight_decay
 
     def courses(self, seeds: Sequence[int]) -> list[Course]:
         """Trainings on all examples, one for each seed."""
@@ -107,10 +98,7 @@ class StagedDigits(DigitsTask):
         kept: list[tuple[int, Parameters]] = []
         batches: list[Tensor] = []
         rates: list[float] = []
-        total = self._total_steps(everything)
-        marks = {round(total * (c + 1) / self.regime.checkpoints) for c in range(
-            self.regime.checkpoints
-        )}  # fmt: skip
+        marks = self.regime.marks(self._total_steps(everything))
         for step, parameters, chosen, rate in self._run(everything, seeds):
             batches.append(chosen)
             rates.append(rate)
@@ -118,12 +106,40 @@ class StagedDigits(DigitsTask):
                 kept.append((step, {n: p.detach().clone() for n, p in parameters.items()}))
         return [
             Course(
-                tuple((step, {n: p[i] for n, p in values.items()}) for step, values in kept),
+                tuple(Checkpoint(step, {n: p[i] for n, p in v.items()}) for step, v in kept),
                 {n: p[i] for n, p in initial.items()},
                 tuple(Step(b[i], rate) for b, rate in zip(batches, rates, strict=True)),
             )
             for i in range(len(seeds))
         ]
+
+    def subject(self, checkpoint: Checkpoint) -> Subject:
+        """A network of a course, with the examples and the queries."""
+        module = self.module()
+        module.load_state_dict(checkpoint.parameters)
+        return Subject(Classifier(module), _pairs(self.train), _pairs(self.queries))
+
+    def curvature_loss(self, subject: Subject) -> Task:
+        """Its own: the digits' labels, a tenth of them wrong, are never fitted quite."""
+        return subject.task
+
+    def unrolled(self, course: Course, chosen: np.ndarray) -> Tensor:
+        """Exact unrolled differentiation of a run for chosen queries, ``[·, N]``."""
+        s, module, flat = self.settings, self.module(), Flat.of(course.initial)
+
+        def loss(vector: Tensor, examples: Tensor, weights: Tensor) -> Tensor:
+            logits = functional_call(module, flat.parts(vector), (self.train.images[examples],))
+            losses = cross_entropy(logits, self.train.labels[examples], reduction="none")
+            return (weights * losses).mean()
+
+        def measured(vector: Tensor) -> Tensor:
+            logits = functional_call(module, flat.parts(vector), (self.queries.images[chosen],))
+            return -margins(logits, self.queries.labels[chosen])
+
+        descent = Descent(loss, momentum=s.momentum, weight_decay=s.weight_decay)
+        states = run(descent, flat.vector(course.initial), course.steps)
+        queries = jacrev(measured)(states[-1][0])
+        return unrolled_scores(descent, states, course.steps, queries, examples=s.examples)
 
     def _train(self, subsets: np.ndarray, seeds: Sequence[int]) -> Parameters:
         (last,) = deque(self._run(subsets, seeds), maxlen=1)
@@ -183,3 +199,7 @@ class StagedDigits(DigitsTask):
                     optimizer.zero_grad()
                     done += 1
                     yield done, parameters, chosen, rate
+
+
+def _pairs(batch: DigitsBatch) -> list[tuple[Tensor, int]]:
+    return list(zip(batch.images, batch.labels.tolist(), strict=True))

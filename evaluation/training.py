@@ -1,4 +1,4 @@
-"""Does it pay to know how training went? SOURCE and its neighbours in three regimes of training.
+"""Does it pay to know how training went? SOURCE and its neighbours in several regimes of training.
 
 Every seed is a training of its own, with its own checkpoints and scores; retrained models and
 queries are the same for all. Intervals are over seeds (Student's t). Influence gets the damping
@@ -6,17 +6,19 @@ that is best on queries that are not reported; SOURCE has nothing to pick.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from evaluation import staged_digits, staged_language
 from evaluation.cache import cached
 from evaluation.digits import DigitsSettings
+from evaluation.language import LanguageSettings
 from evaluation.lds import Interval, spearman
-from evaluation.staged_digits import REGIMES, Course, Regime, StagedDigits
+from evaluation.staged import Course, StagedTask, halves_of_stages
 from evaluation.training_methods import (
     Followed,
     dot_product,
@@ -24,7 +26,6 @@ from evaluation.training_methods import (
     source,
     source_of_segments,
     tracin,
-    unrolled,
 )
 from indexer.progress import Reporter
 from influence.atomic import storage_errors, write_bytes
@@ -33,8 +34,17 @@ FIRST_SEED = 1000  # beyond those of the retrained models
 DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 INFLUENCE = "influence of the last checkpoint (EK-FAC), best damping"
 UNROLLED = "exact unrolled differentiation of the run"
-FULL = DigitsSettings(examples=500, queries=100, hidden=(32,), batch=25, learning_rate=0.05)
-SMALL = DigitsSettings(examples=80, queries=20, hidden=(16,), batch=10, learning_rate=0.05)
+ADAMS = "SOURCE in Adam's own coordinates"
+NAMES = ("digits", "language")
+DIGITS = DigitsSettings(examples=500, queries=100, hidden=(32,), batch=25, learning_rate=0.05)
+SMALL_DIGITS = DigitsSettings(examples=80, queries=20, hidden=(16,), batch=10, learning_rate=0.05)
+LANGUAGE = LanguageSettings(
+    documents=120, questions=40, width=64, mlp_width=64, batch=10, learning_rate=5e-3,
+    warmup_steps=5,
+)  # fmt: skip
+SMALL_LANGUAGE = LanguageSettings(
+    documents=24, questions=4, width=16, mlp_width=16, layers=1, batch=12, learning_rate=5e-3
+)
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # its 97.5 % points, by degrees of freedom
 
 
@@ -79,30 +89,28 @@ def over_seeds(values: Sequence[float]) -> Interval:
 
 
 def measure(
-    regime: Regime, settings: DigitsSettings, size: TrainingSize, cache: Path, reporter: Reporter
+    task: StagedTask, size: TrainingSize, cache: Path, reporter: Reporter
 ) -> list[TrainingRow]:
     """Every method in one regime.
 
     Args:
-        regime: How models are trained.
-        settings: Data and network.
+        task: Data, network and regime.
         size: How much is trained.
-        cache: Folder of retrained outputs and of scores.
+        cache: Folder of scores.
         reporter: Told how far the work is.
     """
-    task = StagedDigits(settings, regime, cache=cache)
-    subsets = task.subsets(size.subsets, seed=0)
+    name, stages = task.regime.name, len(task.regime.epochs)
+    subsets = halves_of_stages(task.stage_of, size.subsets, seed=0)
     seeds = [range(size.repeats * i, size.repeats * (i + 1)) for i in range(size.subsets)]
     total = size.subsets * size.repeats
-    with reporter.step(f"Retraining ({regime.name})", total=total, unit="models") as advance:
+    with reporter.step(f"Retraining ({name})", total=total, unit="models") as advance:
         outputs = task.outputs(subsets, seeds, advance=advance)
-    stages = len(regime.epochs)
-    reported = np.arange(settings.queries) // stages % 2 == 0
+    reported = np.arange(outputs.shape[1]) // stages % 2 == 0  # queries are of each stage in turn
     found: dict[str, list[float]] = {}
     shares: dict[str, list[float]] = {}
     totals: dict[str, np.ndarray] = {}
     courses = task.courses(range(FIRST_SEED, FIRST_SEED + size.seeds))
-    with reporter.step(f"Scoring ({regime.name})", total=len(courses), unit="models") as advance:
+    with reporter.step(f"Scoring ({name})", total=len(courses), unit="models") as advance:
         for number, course in enumerate(courses):
             inputs = {
                 "task": task.described(subsets, FIRST_SEED + number),
@@ -111,30 +119,30 @@ def measure(
             }
             make = _scores(task, course, subsets, outputs, reported)
             scores = cached(cache, "training-scores", inputs, make)
-            for name, values in scores.items():
+            for method, values in scores.items():
                 sums = subsets.astype(np.float64) @ values.T.astype(np.float64)
-                found.setdefault(name, []).append(
+                found.setdefault(method, []).append(
                     float(spearman(sums, outputs[:, reported]).mean())
                 )
-                totals[name] = totals.get(name, 0.0) + sums
+                totals[method] = totals.get(method, 0.0) + sums
                 size_of = np.abs(values)
                 first = size_of[:, task.stage_of == 0].sum() / size_of.sum()
-                shares.setdefault(name, []).append(float(first))
+                shares.setdefault(method, []).append(float(first))
             advance(1)
     return [
         TrainingRow(
-            name,
+            method,
             over_seeds(values),
             over_seeds([a - b for a, b in zip(values, found[INFLUENCE], strict=True)]),
-            float(spearman(totals[name], outputs[:, reported]).mean()),
-            float(np.mean(shares[name])) if stages > 1 else None,
+            float(spearman(totals[method], outputs[:, reported]).mean()),
+            float(np.mean(shares[method])) if stages > 1 else None,
         )
-        for name, values in found.items()
+        for method, values in found.items()
     ]
 
 
 def _scores(
-    task: StagedDigits,
+    task: StagedTask,
     course: Course,
     subsets: np.ndarray,
     outputs: np.ndarray,
@@ -151,20 +159,25 @@ def _scores(
             return float(spearman(sums, outputs)[~reported].mean())
 
         best = max(held.values(), key=picked_by)
+        adams = {}
+        if followed.preconditioners is not None:
+            adams[ADAMS] = source(followed, followed.adams).numpy()
         whole = {
             "SOURCE, one eigenbasis (an index)": source(followed).numpy(),
             "SOURCE, an eigenbasis for each segment": source_of_segments(followed).numpy(),
+            **adams,
             INFLUENCE: best,
             "TracIn": tracin(followed).numpy(),
             "gradient dot product, last checkpoint": dot_product(followed).numpy(),
         }
         rows = {name: values[reported] for name, values in whole.items()}
-        return {**rows, UNROLLED: unrolled(followed, reported).numpy()}
+        return {**rows, UNROLLED: task.unrolled(course, reported).numpy()}
 
     return make
 
 
 def run_training(
+    name: str,
     *,
     small: bool,
     out: Path | None,
@@ -172,39 +185,47 @@ def run_training(
     show: Callable[[str], object],
     reporter: Reporter,
 ) -> dict[str, list[TrainingRow]]:
-    """All regimes, each shown as a table as it is done.
+    """All regimes of a task, each shown as a table as it is done.
 
     Args:
+        name: One of `NAMES`.
         small: A size of seconds, that shows the machinery and no more.
-        out: Folder for ``source.md`` and ``.json``; None writes nothing.
+        out: Folder for ``source-NAME.md`` and ``.json``; None writes nothing.
         cache: Folder of retrained outputs.
         show: Gets each table.
         reporter: Told how far the work is.
     """
     torch.set_num_threads(1)  # such small products gain nothing from more
-    settings, size = (SMALL, SMALL_SIZE) if small else (FULL, FULL_SIZE)
+    size = SMALL_SIZE if small else FULL_SIZE
     rows, tables = {}, []
-    for regime in REGIMES:
-        rows[regime.name] = measure(regime, settings, size, cache, reporter)
-        tables.append(_table(regime, settings, size, rows[regime.name]))
+    for task in _tasks(name, small=small, cache=cache):
+        rows[task.regime.name] = measure(task, size, cache, reporter)
+        tables.append(_table(task, size, rows[task.regime.name]))
         show(tables[-1])
     if out is not None:
         with storage_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / "source.md", "\n".join(tables).encode())
-        content = {name: [asdict(row) for row in found] for name, found in rows.items()}
-        write_bytes(out / "source.json", json.dumps(content, indent=1).encode() + b"\n")
+        write_bytes(out / f"source-{name}.md", "\n".join(tables).encode())
+        content = {regime: [asdict(row) for row in found] for regime, found in rows.items()}
+        write_bytes(out / f"source-{name}.json", json.dumps(content, indent=1).encode() + b"\n")
     return rows
 
 
-def _table(
-    regime: Regime, settings: DigitsSettings, size: TrainingSize, rows: Sequence[TrainingRow]
-) -> str:
-    epochs = " and ".join(map(str, regime.epochs))
+def _tasks(name: str, *, small: bool, cache: Path) -> Iterator[StagedTask]:
+    if name == "digits":
+        digits = SMALL_DIGITS if small else DIGITS
+        for regime in staged_digits.REGIMES:
+            yield staged_digits.StagedDigits(digits, regime, cache=cache)
+    else:
+        language = SMALL_LANGUAGE if small else LANGUAGE
+        for regime in staged_language.REGIMES:
+            yield staged_language.StagedLanguage(language, regime, cache=cache)
+
+
+def _table(task: StagedTask, size: TrainingSize, rows: Sequence[TrainingRow]) -> str:
     lines = [
-        f"**{regime.name}**: MLP {'-'.join(map(str, (64, *settings.hidden, 10)))}, {epochs} epochs "
-        f"of {settings.examples} digits, {settings.noise:.0%} of them with a wrong label; "
-        f"{size.subsets} halves, {size.repeats} models each; {size.seeds} seeds",
+        f"**{task.regime.name}**: {task.protocol}; {size.subsets} halves, {size.repeats} models "
+        f"each; {size.seeds} seeds",
         "",
         "| method | LDS [95 %] | beyond influence [95 %] | LDS, seeds averaged | first stage |",
         "| --- | ---: | ---: | ---: | ---: |",

@@ -1,48 +1,53 @@
-"""Methods that know how training went, on gradients of every weight: SOURCE, TracIn, unrolling.
+"""Methods that know how training went, on gradients of every weight: SOURCE and TracIn.
 
-All see the same checkpoints and the same gradients, taken by the indexer's hooks. Curvature is that
-of the examples' own gradients (empirical Fisher), as in an index. Scores are ``[Q, N]``, positive
-for proponents.
+All see the same checkpoints and the same gradients, taken by the indexer's hooks. Where training
+took the steps of Adam, gradients of a checkpoint move weights by ``P g`` with the preconditioner
+``P = 1 / (√v + ε)``. Scores are ``[Q, N]``, positive for proponents.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
-from evaluation.digits import Classifier, DigitsBatch
-from evaluation.staged_digits import Course, StagedDigits
+from evaluation.staged import Course, StagedTask
 from evaluation.subject import Subject
-from evaluation.unrolling import Descent, unrolled_scores
 from indexer.segments import Segment
 from influence.layers import LinearLayer
-from influence.task import run_backward
-from influence.unrolled import segment_weights, with_weight_decay
+from influence.task import real_rows, run_backward
+from influence.unrolled import diagonal_in_basis, segment_weights, with_weight_decay
 
 Bases = list[tuple[Tensor, Tensor]]  # of each layer, eigenvectors as rows: inputs, outputs
+ADAM_EPSILON = 1e-8  # of torch
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Where curvature is taken to be diagonal.
+
+    Attributes:
+        basis: Of each layer.
+        scale: ``S [k]``: gradients are multiplied by it before they are turned, as if the weights
+            were measured in units of it; None leaves them.
+    """
+
+    basis: Bases
+    scale: Tensor | None = None
 
 
 class Followed:
-    """One training of the digits task, and everything about it that methods need."""
+    """One training, and everything about it that methods need."""
 
-    def __init__(self, task: StagedDigits, course: Course) -> None:
+    def __init__(self, task: StagedTask, course: Course) -> None:
         self.task = task
         self.course = course
-        s = task.settings
-        self._examples = _pairs(task.train)
-        self._queries = _pairs(task.queries)
-        self.subjects = []
-        for _, parameters in course.checkpoints:
-            module = task.module()
-            module.load_state_dict(parameters)
-            self.subjects.append(Subject(Classifier(module), self._examples, self._queries))
+        self.subjects: list[Subject] = [task.subject(found) for found in course.checkpoints]
         self.layers: list[LinearLayer] = [x.layer for x in self.subjects[-1].whole.layers]
+        self.examples = len(task.stage_of)
         each = len(course.checkpoints) // task.regime.segments
-        steps = [0, *(step for step, _ in course.checkpoints)]
+        steps = [0, *(checkpoint.step for checkpoint in course.checkpoints)]
         self.segments = [
             Segment(steps[c] + 1, steps[c + each], f"{c}", tuple(range(c, c + each)))
             for c in range(0, len(course.checkpoints), each)
@@ -55,7 +60,7 @@ class Followed:
             ]
         ).double()  # [L, N]
         rates = torch.tensor([step.learning_rate for step in course.steps], dtype=torch.float64)
-        self.rates = rates / (1 - s.momentum)
+        self.rates = rates * task.step_length
 
     @cached_property
     def gradients(self) -> list[Tensor]:
@@ -63,9 +68,37 @@ class Followed:
         return [subject.training.gradients for subject in self.subjects]
 
     @cached_property
+    def curvature_rows(self) -> list[Tensor]:
+        """Gradients at each checkpoint whose squares are the curvature, ``[N, k]``."""
+        found = []
+        for subject, gradients in zip(self.subjects, self.gradients, strict=True):
+            loss = self.task.curvature_loss(subject)
+            own = loss is subject.task
+            found.append(gradients if own else subject.gradients(subject.examples, task=loss))
+        return found
+
+    @cached_property
     def queries(self) -> list[Tensor]:
         """Of the measurements at each checkpoint, ``[Q, k]``."""
-        return [s.gradients(self._queries, measured=True) for s in self.subjects]
+        return [s.gradients(s.queries, measured=True) for s in self.subjects]
+
+    @cached_property
+    def preconditioners(self) -> list[Tensor] | None:
+        """``1 / (√v + ε)`` at each checkpoint, ``[k]``; None under SGD."""
+        if not self.course.checkpoints[-1].second_moments:
+            return None
+        return [
+            torch.cat(
+                [
+                    1
+                    / (
+                        checkpoint.second_moments[f"{x.name}.weight"].sqrt() + ADAM_EPSILON
+                    ).flatten()
+                    for x in self.layers
+                ]
+            )
+            for checkpoint in self.course.checkpoints
+        ]
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -74,11 +107,12 @@ class Followed:
 
     def covariances(self, checkpoint: int, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """``E[a aᵀ]`` and ``E[g gᵀ]`` of each layer over weighted examples."""
-        receiver = _Covariances(weights.float())
         subject = self.subjects[checkpoint]
-        batch = subject.task.batch(self._examples)
+        loss = self.task.curvature_loss(subject)
+        batch = loss.batch(subject.examples)
+        receiver = _Covariances(weights.float(), batch.masks)
         leaders = {layer.name: layer.name for layer in self.layers}
-        run_backward(subject.task, batch, self.layers, leaders, receiver)
+        run_backward(loss, batch, self.layers, leaders, receiver)
         return [receiver.found[layer.name] for layer in self.layers]
 
     def basis(self, checkpoints: Sequence[int], weights: Tensor) -> Bases:
@@ -89,26 +123,72 @@ class Followed:
             for layer in zip(*rows, strict=True)
         ]
 
-    def turned(self, gradients: Tensor, basis: Bases, *, back: bool = False) -> Tensor:
-        """Gradients ``[n, k]`` in a basis, or out of it again."""
+    @cached_property
+    def last(self) -> Coordinates:
+        """The eigenbasis of the last checkpoint: what an index has."""
+        return Coordinates(self.basis([len(self.subjects) - 1], torch.ones(self.examples)))
+
+    @cached_property
+    def adams(self) -> Coordinates:
+        """Those in which the last checkpoint's preconditioner is the identity.
+
+        With ``θ = P^½ u`` a step ``-η P ∂L/∂θ`` of Adam is ``-η ∂L/∂u``, plain descent, along
+        gradients ``P^½ g``. Their eigenbasis is made from the scaled gradients themselves.
+        """
+        assert self.preconditioners is not None
+        scale = self.preconditioners[-1].sqrt()
+        basis = []
+        for layer, part in zip(
+            self.layers, self._parts(self.curvature_rows[-1] * scale), strict=True
+        ):
+            rows = part.view(-1, layer.d_out, layer.d_in).double()
+            inputs, outputs = rows.flatten(0, 1), rows.transpose(1, 2).flatten(0, 1)
+            basis.append((_eigenvectors([inputs.T @ inputs]), _eigenvectors([outputs.T @ outputs])))
+        return Coordinates(basis, scale)
+
+    def turned(self, gradients: Tensor, chosen: Coordinates, *, back: bool = False) -> Tensor:
+        """Gradients ``[n, k]`` in coordinates; ``back`` takes them out of a basis again."""
+        if chosen.scale is not None:
+            gradients = gradients * chosen.scale
         parts = []
-        widths = [layer.parameters for layer in self.layers]
         for layer, part, (a, b) in zip(
-            self.layers, gradients.split(widths, dim=1), basis, strict=True
+            self.layers, self._parts(gradients), chosen.basis, strict=True
         ):
             weight = part.view(-1, layer.d_out, layer.d_in)
+            a, b = a.to(weight.dtype), b.to(weight.dtype)
             turned = b.T @ weight @ a if back else b @ weight @ a.T
             parts.append(turned.flatten(1))
         return torch.cat(parts, dim=1)
 
-    def curvature(self, segment: int, basis: Bases) -> Tensor:
-        """Mean squares over what the segment saw at its checkpoints, weight decay included."""
-        weight = self.exposures[segment] / self.exposures[segment].sum()
+    def _parts(self, flat: Tensor) -> Sequence[Tensor]:
+        return flat.split([layer.parameters for layer in self.layers], dim=-1)
+
+    def segment(self, number: int, chosen: Coordinates) -> tuple[Tensor, Tensor]:
+        """Curvature and length of a segment, ``[k]`` each, weight decay and Adam included."""
+        weight = self.exposures[number] / self.exposures[number].sum()
+        own = self.segments[number].checkpoints
         found = [
-            weight @ self.turned(self.gradients[c], basis).double().square()
-            for c in self.segments[segment].checkpoints
+            weight @ self.turned(self.curvature_rows[c], chosen).double().square() for c in own
         ]
-        return with_weight_decay(torch.stack(found).mean(0), self.task.settings.weight_decay)
+        sigma, length = torch.stack(found).mean(0), self.lengths[number]
+        steps = None
+        if self.preconditioners is not None:
+            mean = torch.stack([self.preconditioners[c] for c in own]).mean(0)
+            steps = self._diagonal(mean, chosen)
+        sigma = with_weight_decay(sigma, self.task.weight_decay, steps)
+        return sigma, length.expand_as(sigma) if steps is None else length * steps
+
+    def _diagonal(self, diagonal: Tensor, chosen: Coordinates) -> Tensor:
+        """Of a diagonal over weights ``[k]``, in coordinates."""
+        if chosen.scale is not None:
+            diagonal = diagonal / chosen.scale.square()
+        parts = [
+            diagonal_in_basis(part.view(layer.d_out, layer.d_in), a, b).flatten()
+            for layer, part, (a, b) in zip(
+                self.layers, self._parts(diagonal), chosen.basis, strict=True
+            )
+        ]
+        return torch.cat(parts)
 
     def mean_gradients(self, segment: int) -> Tensor:
         """Over the segment's checkpoints, times how often it saw each example, ``[N, k]``."""
@@ -120,63 +200,59 @@ def _eigenvectors(covariances: Sequence[Tensor]) -> Tensor:
     return torch.linalg.eigh(torch.stack(list(covariances)).double().mean(0))[1].T.float()
 
 
-def _pairs(batch: DigitsBatch) -> list[tuple[Tensor, int]]:
-    return list(zip(batch.images, batch.labels.tolist(), strict=True))
-
-
 class _Covariances:
-    """Collects them as captured tensors come by."""
+    """Collects them as captured tensors come by; padding is left out."""
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, masks: Sequence[Tensor]) -> None:
         self.found: dict[str, tuple[Tensor, Tensor]] = {}
-        self._weights = weights / weights.sum()  # [N]
+        self._roots = (weights / weights.sum()).sqrt()[:, None, None]  # [N, 1, 1]
+        self._masks = masks
 
     def on_input(self, layer: str, x: Tensor) -> Tensor:
-        rows = x.flatten(0, 1)
-        return rows.T @ (rows * self._weights[:, None])
+        rows = real_rows(x * self._roots, self._masks)
+        return rows.T @ rows
 
     def on_gradient(self, layer: str, seen: Tensor, g: Tensor) -> None:
-        rows = g.flatten(0, 1)
-        self.found[layer] = (seen, rows.T @ (rows * self._weights[:, None]))
+        rows = real_rows(g * self._roots, self._masks)
+        self.found[layer] = (seen, rows.T @ rows)
 
 
-def source(followed: Followed) -> Tensor:
-    """SOURCE in the eigenbasis of the last checkpoint: what an index stores."""
-    everything = torch.ones(followed.exposures.shape[1])
-    basis = followed.basis([len(followed.subjects) - 1], everything)
-    sigma = torch.stack([followed.curvature(n, basis) for n in range(len(followed.segments))])
-    weights = segment_weights(sigma, followed.lengths[:, None])
-    query = followed.turned(followed.queries[-1], basis).double()
-    terms = [
-        (query * weight) @ followed.turned(followed.mean_gradients(n), basis).double().T
-        for n, weight in enumerate(weights)
-    ]
-    return torch.stack(terms).sum(0)
+def source(followed: Followed, chosen: Coordinates | None = None) -> Tensor:
+    """SOURCE in one eigenbasis, that of the last checkpoint unless told: what an index stores."""
+    chosen = chosen or followed.last
+    terms = [followed.segment(n, chosen) for n in range(len(followed.segments))]
+    weights = segment_weights(
+        torch.stack([sigma for sigma, _ in terms]), torch.stack([length for _, length in terms])
+    )
+    query = followed.turned(followed.queries[-1], chosen).double()
+    total = torch.zeros(())
+    for n, weight in enumerate(weights):
+        gradients = followed.turned(followed.mean_gradients(n), chosen).double()
+        total = total + (query * weight) @ gradients.T
+    return total
 
 
 def source_of_segments(followed: Followed) -> Tensor:
     """SOURCE as in its paper: every segment in an eigenbasis of its own."""
     query, total = followed.queries[-1].double(), torch.zeros(())
     for n in reversed(range(len(followed.segments))):
-        basis = followed.basis(followed.segments[n].checkpoints, followed.exposures[n])
-        basis = [(a.double(), b.double()) for a, b in basis]
-        single = [(a.float(), b.float()) for a, b in basis]
-        sigma, length = followed.curvature(n, single), followed.lengths[n : n + 1, None]
-        turned = followed.turned(query, basis)
-        weight = segment_weights(sigma[None], length)[0]
-        gradients = followed.turned(followed.mean_gradients(n).double(), basis)
+        own = Coordinates(followed.basis(followed.segments[n].checkpoints, followed.exposures[n]))
+        sigma, length = followed.segment(n, own)
+        turned = followed.turned(query, own)
+        weight = segment_weights(sigma[None], length[None])[0]
+        gradients = followed.turned(followed.mean_gradients(n).double(), own)
         total = total + (turned * weight) @ gradients.T
-        query = followed.turned(turned * torch.exp(-length * sigma), basis, back=True)
+        query = followed.turned(turned * torch.exp(-length * sigma), own, back=True)
     return total
 
 
-def influence(followed: Followed, damping: float) -> Tensor:
+def influence(followed: Followed, damping: float, chosen: Coordinates | None = None) -> Tensor:
     """EK-FAC influence of the trained model; ``damping`` is a fraction of the mean eigenvalue."""
-    last, everything = len(followed.subjects) - 1, torch.ones(followed.exposures.shape[1])
-    basis = followed.basis([last], everything)
-    train = followed.turned(followed.gradients[last], basis).double()
-    query = followed.turned(followed.queries[last], basis).double()
-    sigma, damped = train.square().mean(0), []
+    chosen = chosen or followed.last
+    train = followed.turned(followed.gradients[-1], chosen).double()
+    query = followed.turned(followed.queries[-1], chosen).double()
+    sigma = followed.turned(followed.curvature_rows[-1], chosen).double().square().mean(0)
+    damped = []
     for part in sigma.split([layer.parameters for layer in followed.layers]):
         damped.append(part + damping * part.mean())
     return (query / torch.cat(damped)) @ train.T
@@ -192,43 +268,8 @@ def tracin(followed: Followed) -> Tensor:
     total, before = torch.zeros(()), 0
     for n, segment in enumerate(followed.segments):
         for c in segment.checkpoints:
-            step = followed.course.checkpoints[c][0]
+            step = followed.course.checkpoints[c].step
             seen = followed.gradients[c] * followed.exposures[n].float()[:, None]
             total = total + followed.rates[before:step].sum() * (followed.queries[c] @ seen.T)
             before = step
     return total
-
-
-def unrolled(followed: Followed, chosen: np.ndarray) -> Tensor:
-    """Exact unrolled differentiation of this very run, for the chosen queries, ``[·, N]``."""
-    task, s = followed.task, followed.task.settings
-    module, shapes = task.module(), {n: p.shape for n, p in followed.course.initial.items()}
-    sizes = [shape.numel() for shape in shapes.values()]
-
-    def shaped(flat: Tensor) -> dict[str, Tensor]:
-        parts = flat.split(sizes)
-        return {n: p.view(shape) for (n, shape), p in zip(shapes.items(), parts, strict=True)}
-
-    def loss(flat: Tensor, examples: Tensor, weights: Tensor) -> Tensor:
-        logits = functional_call(module, shaped(flat), (task.train.images[examples],))
-        losses = cross_entropy(logits, task.train.labels[examples], reduction="none")
-        return (weights * losses).mean()
-
-    descent = Descent(loss, momentum=s.momentum, weight_decay=s.weight_decay)
-    start = torch.cat([followed.course.initial[n].flatten() for n in shapes])
-    states = descent.run(start, followed.course.steps)
-    queries = _measured(followed, chosen)
-    return unrolled_scores(descent, states, followed.course.steps, queries, examples=s.examples)
-
-
-def _measured(followed: Followed, chosen: np.ndarray) -> Tensor:
-    """Gradients of the chosen measurements in all parameters, biases too, ``[·, k]``."""
-    classifier = followed.subjects[-1].task
-    assert isinstance(classifier, Classifier)
-    queries, rows = followed.task.queries, []
-    parameters = list(classifier.model.parameters())
-    for number in np.flatnonzero(chosen):
-        one = DigitsBatch(queries.images[number, None], queries.labels[number, None])
-        found = torch.autograd.grad(classifier.measurements(one).sum(), parameters)
-        rows.append(torch.cat([g.flatten() for g in found]))
-    return torch.stack(rows)

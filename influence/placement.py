@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
 
 def is_spread(model: nn.Module) -> bool:
@@ -20,8 +20,9 @@ def is_spread(model: nn.Module) -> bool:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP2 has sharded a part of the model."""
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    """Whether FSDP, of either generation, has sharded a part of the model."""
+    kinds = (FSDPModule, FullyShardedDataParallel)
+    return any(isinstance(module, kinds) for module in model.modules())
 
 
 def offloaded(model: nn.Module) -> list[str]:

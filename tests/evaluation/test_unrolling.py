@@ -2,10 +2,11 @@
 
 import itertools
 
+import pytest
 import torch
 from torch.testing import assert_close
 
-from evaluation.unrolling import Descent, Step, unrolled_scores
+from evaluation.unrolling import AdamDescent, Descent, Step, run, unrolled_scores
 from influence.unrolled import segment_weights
 
 N, K = 8, 3
@@ -32,7 +33,11 @@ def _steps(count: int, rate: float, *, batch: int, seed: int = 0) -> list[Step]:
     return [Step(next(flat), rate) for _ in range(count)]
 
 
-def test_it_is_the_derivative_of_training_again_with_another_weight():
+@pytest.mark.parametrize("make", [
+    lambda loss: Descent(loss, momentum=0.9, weight_decay=0.01),
+    lambda loss: AdamDescent(loss, (0.9, 0.98), weight_decay=0.01),
+], ids=["sgd", "adam"])  # fmt: skip
+def test_it_is_the_derivative_of_training_again_with_another_weight(make):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(N, K, generator=generator, dtype=torch.float64)
     y = torch.randn(N, generator=generator, dtype=torch.float64)
@@ -41,10 +46,10 @@ def test_it_is_the_derivative_of_training_again_with_another_weight():
     def loss(theta, examples, w):
         return (w * weights[examples] * torch.tanh(x[examples] @ theta - y[examples]) ** 2).mean()
 
-    descent = Descent(loss, momentum=0.9, weight_decay=0.01)
+    descent = make(loss)
     steps = _steps(30, 0.05, batch=4)
     start = torch.randn(K, generator=generator, dtype=torch.float64)
-    states = descent.run(start, steps)
+    states = run(descent, start, steps)
     query = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
     got = unrolled_scores(descent, states, steps, query, examples=N)
     epsilon = 1e-5
@@ -53,24 +58,44 @@ def test_it_is_the_derivative_of_training_again_with_another_weight():
         for sign in (1, -1):
             weights = torch.ones(N, dtype=torch.float64)
             weights[example] += sign * epsilon
-            ends.append(descent.run(start, steps)[-1][0])
+            ends.append(run(descent, start, steps)[-1][0])
         slope = query[0] @ (ends[0] - ends[1]) / (2 * epsilon)
         assert_close(got[0, example], -N * slope, rtol=1e-6, atol=1e-8)
 
 
-def test_the_run_is_that_of_torch_optim():
+@pytest.mark.parametrize("make", [
+    (
+        lambda loss: Descent(loss, momentum=0.8, weight_decay=0.05),
+        lambda theta: torch.optim.SGD([theta], lr=0.1, momentum=0.8, weight_decay=0.05),
+    ),
+    (
+        lambda loss: AdamDescent(loss, (0.9, 0.98), weight_decay=0.05),
+        lambda theta: torch.optim.AdamW([theta], lr=0.1, betas=(0.9, 0.98), weight_decay=0.05),
+    ),
+], ids=["sgd", "adam"])  # fmt: skip
+def test_the_run_is_that_of_torch_optim(make):
     _, _, loss = _quadratic()
     steps = _steps(20, 0.1, batch=2)
     theta = torch.nn.Parameter(torch.ones(K, dtype=torch.float64))
-    optimizer = torch.optim.SGD([theta], lr=0.1, momentum=0.8, weight_decay=0.05)
+    optimizer = make[1](theta)
     for step in steps:
         optimizer.zero_grad()
         loss(theta, step.examples, torch.ones(2, dtype=torch.float64)).backward()
         optimizer.step()
-    states = Descent(loss, momentum=0.8, weight_decay=0.05).run(
-        torch.ones(K, dtype=torch.float64), steps
-    )
+    states = run(make[0](loss), torch.ones(K, dtype=torch.float64), steps)
     assert_close(states[-1][0], theta.detach())
+
+
+def test_a_weight_that_no_gradient_reaches_is_left_and_passes_nothing_back():
+    def loss(theta, examples, weights):
+        return (weights * (examples + 1) * theta[0] ** 2).mean()
+
+    descent, steps = AdamDescent(loss, (0.9, 0.98)), _steps(5, 0.1, batch=2)
+    states = run(descent, torch.ones(2, dtype=torch.float64), steps)
+    assert states[-1][0][1] == 1
+    scores = unrolled_scores(descent, states, steps, torch.eye(2).double(), examples=N)
+    assert torch.isfinite(scores).all()
+    assert (scores[1] == 0).all()
 
 
 def test_source_is_the_exact_expectation_over_data_orders_on_a_quadratic():
@@ -82,7 +107,7 @@ def test_source_is_the_exact_expectation_over_data_orders_on_a_quadratic():
     descent = Descent(loss)
     # One curvature for all examples makes the expectation over orders the run on whole batches.
     steps = [Step(torch.arange(N), rate) for _ in range(count)]
-    exact = unrolled_scores(descent, descent.run(optimum, steps), steps, queries, examples=N)
+    exact = unrolled_scores(descent, run(descent, optimum, steps), steps, queries, examples=N)
     gradients = sigma * optimum - b
     weights = segment_weights(sigma[None], torch.tensor([[rate * count]], dtype=torch.float64))[0]
     source = queries @ (weights * gradients).T
@@ -95,7 +120,7 @@ def test_many_segments_follow_training_from_far_away():
     rate, count, each = 2e-3, 250, 10
     descent = Descent(loss)
     steps = [Step(torch.arange(N), rate) for _ in range(count)]
-    states = descent.run(start, steps)
+    states = run(descent, start, steps)
     queries = torch.eye(K, dtype=torch.float64)
     exact = unrolled_scores(descent, states, steps, queries, examples=N)
     middles = torch.stack([states[i][0] for i in range(each // 2, count, each)])  # [L, K]
@@ -116,7 +141,7 @@ def test_the_mean_over_data_orders_approaches_source():
     found = []
     for seed in range(runs):
         steps = _steps(count, rate, batch=2, seed=seed)
-        states = descent.run(optimum, steps)
+        states = run(descent, optimum, steps)
         found.append(unrolled_scores(descent, states, steps, queries, examples=N))
     weights = segment_weights(sigma[None], torch.tensor([[rate * count]], dtype=torch.float64))[0]
     source = queries @ (weights * (sigma * optimum - b)).T
