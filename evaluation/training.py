@@ -25,6 +25,7 @@ from evaluation.training_methods import (
     influence,
     source,
     source_of_segments,
+    source_of_whole_curvature,
     tracin,
 )
 from indexer.progress import Reporter
@@ -35,6 +36,7 @@ DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 INFLUENCE = "influence of the last checkpoint (EK-FAC), best damping"
 UNROLLED = "exact unrolled differentiation of the run"
 ADAMS = "SOURCE in Adam's own coordinates"
+WHOLE = "SOURCE in Adam's own coordinates, whole curvature"
 NAMES = ("digits", "language")
 DIGITS = DigitsSettings(examples=500, queries=100, hidden=(32,), batch=25, learning_rate=0.05)
 SMALL_DIGITS = DigitsSettings(examples=80, queries=20, hidden=(16,), batch=10, learning_rate=0.05)
@@ -43,7 +45,7 @@ LANGUAGE = LanguageSettings(
     warmup_steps=5,
 )  # fmt: skip
 SMALL_LANGUAGE = LanguageSettings(
-    documents=24, questions=4, width=16, mlp_width=16, layers=1, batch=12, learning_rate=5e-3
+    documents=24, questions=4, width=16, mlp_width=16, layers=1, batch=6, learning_rate=5e-3
 )
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # its 97.5 % points, by degrees of freedom
 
@@ -57,7 +59,10 @@ class TrainingSize:
     repeats: int
 
 
-FULL_SIZE = TrainingSize(seeds=5, subsets=64, repeats=4)
+FULL_SIZES = {
+    "digits": TrainingSize(seeds=5, subsets=64, repeats=4),
+    "language": TrainingSize(seeds=5, subsets=64, repeats=2),
+}
 SMALL_SIZE = TrainingSize(seeds=2, subsets=8, repeats=1)
 
 
@@ -162,6 +167,7 @@ def _scores(
         adams = {}
         if followed.preconditioners is not None:
             adams[ADAMS] = source(followed, followed.adams).numpy()
+            adams[WHOLE] = source_of_whole_curvature(followed).numpy()
         whole = {
             "SOURCE, one eigenbasis (an index)": source(followed).numpy(),
             "SOURCE, an eigenbasis for each segment": source_of_segments(followed).numpy(),
@@ -196,7 +202,7 @@ def run_training(
         reporter: Told how far the work is.
     """
     torch.set_num_threads(1)  # such small products gain nothing from more
-    size = SMALL_SIZE if small else FULL_SIZE
+    size = SMALL_SIZE if small else FULL_SIZES[name]
     rows, tables = {}, []
     for task in _tasks(name, small=small, cache=cache):
         rows[task.regime.name] = measure(task, size, cache, reporter)

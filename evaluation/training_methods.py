@@ -246,6 +246,39 @@ def source_of_segments(followed: Followed) -> Tensor:
     return total
 
 
+def source_of_whole_curvature(followed: Followed) -> Tensor:
+    """SOURCE with each segment's curvature whole, ``RᵀR / N`` over rows, instead of a diagonal.
+
+    In Adam's own coordinates where there are any, with one length for all weights of a segment: the
+    mean of what its preconditioner has grown to. Costs a decomposition of ``N × N`` for each
+    segment, and matrices of full gradients: a reference for small models.
+    """
+    last = followed.preconditioners[-1] if followed.preconditioners is not None else None
+    scale = torch.ones(()) if last is None else last.sqrt()
+    query, total = (followed.queries[-1] * scale).double(), torch.zeros(())
+    for n in reversed(range(len(followed.segments))):
+        own, length = followed.segments[n].checkpoints, followed.lengths[n]
+        if followed.preconditioners is not None and last is not None:
+            mean = torch.stack([followed.preconditioners[c] for c in own]).mean(0)
+            length = length * float((mean / last).mean())
+        weight = (followed.exposures[n] / followed.exposures[n].sum() / len(own)).sqrt()[:, None]
+        rows = torch.cat([(followed.curvature_rows[c] * scale).double() * weight for c in own])
+        values, vectors = torch.linalg.eigh(rows @ rows.T)
+        kept = values > values[-1] * 1e-10
+        directions = (vectors[:, kept] / values[kept].sqrt()).T @ rows  # orthonormal, [m, k]
+        inside = query @ directions.T
+        # Beyond the rows there is the curvature of weight decay alone.
+        sigma = torch.cat([values[kept] + followed.task.weight_decay,
+                           torch.tensor([followed.task.weight_decay]).double()])  # fmt: skip
+        grown = segment_weights(sigma[None], length.expand(1, len(sigma)))[0]
+        left = torch.exp(-length * sigma)
+        gradients = (followed.mean_gradients(n) * scale).double()
+        moved = query * grown[-1] + (inside * (grown[:-1] - grown[-1])) @ directions
+        total = total + moved @ gradients.T
+        query = query * left[-1] + (inside * (left[:-1] - left[-1])) @ directions
+    return total
+
+
 def influence(followed: Followed, damping: float, chosen: Coordinates | None = None) -> Tensor:
     """EK-FAC influence of the trained model; ``damping`` is a fraction of the mean eigenvalue."""
     chosen = chosen or followed.last
