@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
             ["one by one", "in batches", "from the cache", "memory flat"],
             marks=pytest.mark.slow,  # five servers, each of which loads torch
         ),
+        ("benchmarks.refusals", ["--requests", "20"], ["ms of CPU a refusal"]),
         ("benchmarks.ledger", ["--entries", "200", "--owners", "3"], ["append"]),
         ("benchmarks.duplicates", ["--documents", "200"], ["copies found"]),
     ],
