@@ -3,10 +3,10 @@
 a. **Own text**: a record's question with the record's text as the answer names that record first,
    in at least 9 of 10.
 b. **Repeated facts**: where an answer that the model gives by itself repeats figures or phrases of
-   exactly one record (the rule is in `demo.facts`), the stretch that repeats it has that record
-   among the first five, in at least 8 of 10. The stretch and not the whole, since a small model
-   often goes on with something else or runs into a loop, which the record has not taught it; how
-   many whole answers name the record is said beside it.
+   exactly one record (the rule is in `demo.facts`), the answer has that record among the first
+   five, in at least 16 of 20. Where it has not, the answer mostly goes on with invented words or
+   runs into a loop, which the record has not taught it; so how many of the repeating stretches
+   alone name the record is said beside it.
 c. **Outside**: for questions that no record has to do with, nothing stands out.
 
 The case: an answer that carries what stands in another record alone (`demo.wrong_answer`).
@@ -28,11 +28,11 @@ Generate = Callable[[Sequence[str]], list[str]]  # greedy answers, one for each 
 
 OWN_TEXTS = 10
 OWN_TEXTS_FIRST = 9
-REPEATS = 10
-REPEATS_IN_TOP = 8
+REPEATS = 20
+REPEATS_IN_TOP = 16
 TOP = 5
 ROUND = 16  # questions whose answers are generated together
-MOST_QUESTIONS = 160  # until ten answers repeat a record
+MOST_QUESTIONS = 160  # until enough answers repeat a record
 WRONG_ANSWER_QUESTIONS = 48  # further ones, where no wrong answer was among those
 
 OUTSIDE = (
@@ -158,7 +158,7 @@ def check_repeats(
     facts = FactIndex(records)
     answers: list[tuple[Record, str]] = []
     failures: list[str] = []
-    tried = whole = 0
+    tried = by_stretch = 0
     with reporter.step("Self-check: repeated facts", total=REPEATS, unit="answers") as advance:
         for start in range(0, min(len(order), MOST_QUESTIONS), ROUND):
             asked = order[start : start + ROUND]
@@ -169,13 +169,14 @@ def check_repeats(
                 if len(repeated) != 1 or tried == REPEATS:
                     continue
                 ((expected, by),) = repeated.items()
-                whole += _names(attribute(record.question, answer, TOP), expected)
-                part = stretch(answer, by)
-                hits = attribute(record.question, answer, TOP, part).proponents
-                if expected not in {hit.document_id for hit in hits}:
+                result = attribute(record.question, answer, TOP)
+                part = attribute(record.question, answer, TOP, stretch(answer, by))
+                by_stretch += _names(part, expected)
+                if not _names(result, expected):
+                    named = ", ".join(hit.document_id for hit in result.proponents)
                     failures.append(
                         f"{record.question!r} -> {answer!r} repeats {sorted(by)[0]!r} of {expected}"
-                        f", but {', '.join(hit.document_id for hit in hits)} were named"
+                        f", but {named} were named"
                     )
                 tried += 1
                 advance(1)
@@ -184,7 +185,10 @@ def check_repeats(
     held = tried - len(failures)
     if tried < REPEATS:
         failures.append(f"only {tried} of {len(answers)} generated answers repeat one record")
-    name = f"the record that an answer repeats is in the top {TOP} (of whole answers: {whole})"
+    name = (
+        f"the record that an answer repeats is in the top {TOP} (by the repeating stretch alone: "
+        f"{by_stretch})"
+    )
     return CheckResult(name, held, REPEATS, REPEATS_IN_TOP, tuple(failures)), answers
 
 

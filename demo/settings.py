@@ -18,23 +18,17 @@ class FinetuneSettings:
     epochs: int = 5
     learning_rate: float = 1e-3  # at its peak; linear warm-up, then linear decay
     warmup: float = 0.06  # share of the steps
-    batch_tokens: int = 512  # of a batch, padding included
+    batch_tokens: int = 384  # of a batch, padding included
     max_length: int = 512
     seed: int = 0
 
 
 def index_settings(model_dir: Path, finetune: FinetuneSettings) -> IndexSettings:
-    """The settings of the index: it holds the layers that learnt, the others have no influence.
-
-    The sample for the curvature is smaller than by default: with so few records, most of the time
-    of a build would go into it.
-    """
+    """The settings of the index: it holds the layers that learnt, the others have no influence."""
     return IndexSettings.model_validate(
         {
             "layers": trained_layers(model_dir, finetune),
             "max_length": finetune.max_length,
-            "fit_passages": 128,
-            "fit_tokens": 8_192,
         }
     )
 

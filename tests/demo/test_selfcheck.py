@@ -81,17 +81,18 @@ class Town:
 
 @pytest.fixture
 def many(records):
-    """Twelve records are enough for every check."""
+    """Records enough for every check."""
     extra = [
         type(record)(
             **{
                 **record.__dict__,
-                "id": f"{record.id}-area",
-                "question": f"How large is {record.owner}?",
-                "answer": f"The area of {record.owner}: {31_013 * (n + 2):,} square miles.",
+                "id": f"{record.id}-{measure}",
+                "question": f"What is the {measure} of {record.owner}?",
+                "answer": f"The {measure} of {record.owner}: {base * (n + 2):,} {unit}.",
             }
         )
         for n, record in enumerate(records)
+        for measure, base, unit in (("area", 31_013, "square miles"), ("height", 1_009, "feet"))
     ]
     return [*records, *extra]
 
@@ -102,14 +103,15 @@ def check(town, many):
 
 def test_a_service_that_knows_passes_all_three(many):
     found = check(Town(many), many)
-    assert [(c.held, c.passed) for c in found.checks] == [(10, True), (10, True), (6, True)]
+    assert [(c.held, c.passed) for c in found.checks] == [(10, True), (20, True), (6, True)]
     assert found.wrong_answer is None
 
 
 def test_a_blind_service_fails_with_the_bars_in_its_message(many):
     with pytest.raises(
         SelfCheckFailed,
-        match=r"first: \d of 10 \(needed: 9\).*top 5 \(of whole answers: \d+\): \d of 10",
+        match=r"first: \d of 10 \(needed: 9\).*"
+        r"top 5 \(by the repeating stretch alone: \d+\): \d+ of 20",
     ):
         check(Town(many, blind=True), many)
 
@@ -121,7 +123,7 @@ def test_a_service_that_always_names_something_fails(many):
 
 def test_a_model_that_repeats_nothing_cannot_be_checked(many):
     town = Town(many)
-    with pytest.raises(SelfCheckFailed, match="only 0 of 16 generated answers repeat one record"):
+    with pytest.raises(SelfCheckFailed, match="only 0 of 24 generated answers repeat one record"):
         self_check(
             town.attribute, lambda questions: ["?"] * len(questions), many, reporter=Silence()
         )
