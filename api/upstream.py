@@ -100,7 +100,7 @@ class UpstreamAttributor:
         """See `service.attributor.Attributor`; a caller who leaves here has left there as well."""
         self._told()
         headers = {"X-Request-Id": request_id}
-        call = Call("POST", "/attribute", AttributeResult, request, headers)
+        call = Call("POST", "/attribute", AttributeResult, request, headers=headers)
         asking = asyncio.ensure_future(self._ask(call))
         self._accepted.add(asking)
         asking.add_done_callback(self._accepted.discard)

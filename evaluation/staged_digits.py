@@ -47,7 +47,7 @@ class StagedDigits(DigitsTask):
         super().__init__(settings, cache=cache)
         self.regime = regime
 
-    @cached_property
+    @property
     def stage_of(self) -> np.ndarray:
         """The stage of each example, ``[N]``."""
         stages = len(self.regime.epochs)
