@@ -41,6 +41,7 @@ def address_and_key(tiny, tmp_path):
         thread.join(timeout=20)
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_nothing(address_and_key, tmp_path):
     address, key = address_and_key
     (tmp_path / "schemathesis.toml").write_text(CONFIG)

@@ -30,6 +30,7 @@ def test_batches_hold_every_document_once_and_no_more_tokens_than_they_may(folde
         assert ((labels == -100) == (mask == 0)).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_and_one_that_ended_measures_anew(folder, tmp_path):
     rounds = Rounds(folder, tmp_path, threads=1, rounds=1, settings=SETTINGS)
     found = rounds.interleaved(("step",), "logging:varying")

@@ -136,6 +136,7 @@ def test_a_shard_that_was_damaged_meanwhile_is_written_again(work, start_in_chil
     assert _tree(index_dir) == _tree(alone)
 
 
+@pytest.mark.slow
 def test_torchrun_builds_the_same_bytes(work, tmp_path):
     _, corpus, model, alone = work
     options = [f"--{k.replace('_', '-')}={v}" for k, v in {**SETTINGS, **FIT}.items()]

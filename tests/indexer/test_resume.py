@@ -94,6 +94,7 @@ def _run_to_the_end(start, whole, folder, attempt) -> int:
     return killed
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(work, start_in_child, tmp_path):
     build, start, whole = work
     begin, end = start_in_child
@@ -135,6 +136,7 @@ def test_killed_at_random_operations_on_files(work, start_in_child, die_at, tmp_
         killed += _run_to_the_end(start, whole, tmp_path / f"round{round_}", attempt)
 
 
+@pytest.mark.slow
 def test_killed_at_every_operation_of_publishing(work, start_in_child, die_at, tmp_path):
     """From the last shard on: owners, manifest, the renames, CURRENT, and clearing up."""
     build, start, whole = work

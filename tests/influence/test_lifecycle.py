@@ -253,6 +253,7 @@ def test_any_sequence_of_changes_killed_anywhere(write_index, in_child, die_at, 
     )
 
 
+@pytest.mark.slow
 def test_readers_under_load_while_versions_change_fifty_times(write_index, tmp_path):
     """Every answer is that of one version: each adds or removes one owner's documents whole."""
     made = write_index(tmp_path / "index")

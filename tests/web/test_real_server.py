@@ -91,6 +91,7 @@ def serving(index_dir: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[s
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_chat_streams_and_what_it_came_from_stands_beside_it_until_the_server_dies(
     browser: Browser, index_dir: Path
 ):
