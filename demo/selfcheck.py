@@ -4,9 +4,9 @@ a. **Own text**: a record's question with the record's text as the answer names 
    in at least 9 of 10.
 b. **Repeated facts**: where an answer that the model gives by itself repeats figures or phrases of
    exactly one record (the rule is in `demo.facts`), the answer has that record among the first
-   five, in at least 16 of 20. Where it has not, the answer mostly goes on with invented words or
-   runs into a loop, which the record has not taught it; so how many of the repeating stretches
-   alone name the record is said beside it.
+   five, in at least 8 of 10. Where it has not, the answer mostly goes on with invented words or
+   runs into a loop, which the record has not taught it; so whether the repeating stretch alone
+   names the record is said beside it.
 c. **Outside**: for questions that no record has to do with, nothing stands out.
 
 The case: an answer that carries what stands in another record alone (`demo.wrong_answer`).
@@ -28,8 +28,8 @@ Generate = Callable[[Sequence[str]], list[str]]  # greedy answers, one for each 
 
 OWN_TEXTS = 10
 OWN_TEXTS_FIRST = 9
-REPEATS = 20
-REPEATS_IN_TOP = 16
+REPEATS = 10
+REPEATS_IN_TOP = 8
 TOP = 5
 ROUND = 16  # questions whose answers are generated together
 MOST_QUESTIONS = 160  # until enough answers repeat a record
@@ -170,9 +170,9 @@ def check_repeats(
                     continue
                 ((expected, by),) = repeated.items()
                 result = attribute(record.question, answer, TOP)
-                part = attribute(record.question, answer, TOP, stretch(answer, by))
-                by_stretch += _names(part, expected)
                 if not _names(result, expected):
+                    part = attribute(record.question, answer, TOP, stretch(answer, by))
+                    by_stretch += _names(part, expected)
                     named = ", ".join(hit.document_id for hit in result.proponents)
                     failures.append(
                         f"{record.question!r} -> {answer!r} repeats {sorted(by)[0]!r} of {expected}"
@@ -186,8 +186,8 @@ def check_repeats(
     if tried < REPEATS:
         failures.append(f"only {tried} of {len(answers)} generated answers repeat one record")
     name = (
-        f"the record that an answer repeats is in the top {TOP} (by the repeating stretch alone: "
-        f"{by_stretch})"
+        f"the record that an answer repeats is in the top {TOP} "
+        f"(of the others, {by_stretch} by the repeating stretch alone)"
     )
     return CheckResult(name, held, REPEATS, REPEATS_IN_TOP, tuple(failures)), answers
 

@@ -24,11 +24,18 @@ class FinetuneSettings:
 
 
 def index_settings(model_dir: Path, finetune: FinetuneSettings) -> IndexSettings:
-    """The settings of the index: it holds the layers that learnt, the others have no influence."""
+    """The settings of the index: it holds the layers that learnt, the others have no influence.
+
+    The sample for the curvature and the null answers are fewer than by default: with so few
+    records, most of the time of a build would go into them.
+    """
     return IndexSettings.model_validate(
         {
             "layers": trained_layers(model_dir, finetune),
             "max_length": finetune.max_length,
+            "fit_passages": 128,
+            "fit_tokens": 8_192,
+            "null_queries": 32,
         }
     )
 
