@@ -20,9 +20,14 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-PROMPT = "What is the population of Canada according to the World Factbook?"
-# A wrong answer on purpose: the figure is Vietnam's, and the page should find where it stands.
-RESPONSE = "The population of Canada: total 106,688,169 (2025 est.)"
+# The demo's own model gives this answer, which is that to another question.
+PROMPT = "What did James K. Polk say about Oregon in the 1848 State of the Union message?"
+RESPONSE = (
+    "The weight of the precedent of the bank of 1791 and the sanction of the great name of "
+    "Washington, which has been so often invoked in its support, are greatly weakened by the "
+    "development of these facts."
+)
+QUESTION = "What is the population of {} according to the World Factbook?"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE_MS = 120_000
 COUNTRIES = ("Canada", "Egypt", "Japan", "Kenya", "Norway", "Peru", "Spain", "Vietnam")
@@ -118,7 +123,7 @@ def photograph_dashboard(browser: Browser, url: str, folder: Path) -> None:
         raise SystemExit(f"{url} does not chat: {models.text()}")
     model = models.json()["data"][0]["id"]
     for country in COUNTRIES:
-        question = PROMPT.replace("Canada", country)
+        question = QUESTION.format(country)
         body = {
             "model": model,
             "messages": [{"role": "user", "content": question}],
