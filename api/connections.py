@@ -128,7 +128,8 @@ class _HeadWithBody(asyncio.Transport if TYPE_CHECKING else object):
     def __getattr__(self, name: str) -> object:
         return getattr(self._transport, name)
 
-    def write(self, data: bytes) -> None:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        data = bytes(data)  # which they are already, and then are not copied
         if not self._head and data.startswith(b"HTTP/1."):
             self._head = data
             asyncio.get_running_loop().call_soon(self._flush)

@@ -54,7 +54,8 @@ class Held:
         self.go.wait()
         return [RuntimeError("let go")] * len(asked)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 def ask(port: int, requests: int) -> None:

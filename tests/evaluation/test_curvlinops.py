@@ -18,7 +18,8 @@ from evaluation.methods import Dampings, FullGradient, Projected, by_conjugate_g
 from evaluation.reference import conjugate_gradients
 from evaluation.subject import Subject
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that it brings
+# A package that curvlinops brings compiles a function as torch no longer wants it.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 curvlinops = pytest.importorskip("curvlinops")
 
 DAMPING = 0.1
