@@ -26,6 +26,10 @@ from service.valuation.weighing import Entries
 GROUPS = 500
 _AT_ONCE = 64  # entries whose totals are in the processor's cache together
 
+# Bodies are canonical JSON, so there is no space around them for `json.loads` to look for, which
+# took half of its time.
+_parse = json.JSONDecoder().raw_decode
+
 
 @dataclass(frozen=True)
 class PeriodTotals:
@@ -163,7 +167,7 @@ def period_totals(entries: Entries, first: int, last: int, aliases: Aliases) -> 
         count += 1
         used[here[0]] = None
         weight += entry.weight or 0.0
-        said = json.loads(entry.body)
+        said, _ = _parse(entry.body)
         policies[said["policy"]] += 1
         caller = said["caller"] or ""
         callers[caller] = callers.get(caller, 0.0) + (entry.weight or 0.0)
