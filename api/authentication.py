@@ -5,6 +5,7 @@ is closed until it is named here. What a key may do is asked by the routes (`api
 """
 
 import ipaddress
+from functools import lru_cache
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -87,6 +88,7 @@ class Authentication:
         return Access.of(self._keys.authenticate(token.strip()))
 
 
+@lru_cache(maxsize=64)  # asked for every request, mostly with one name
 def is_loopback(host: str) -> bool:
     """Whether a name or an address is this machine's own, reachable from nowhere else."""
     if host.lower() == "localhost":

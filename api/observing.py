@@ -55,17 +55,18 @@ class Observing:
         reason = getattr(request.state, "problem", None)
         if (reason is not None and status < 500) or status == 503:
             self._metrics.rejected.labels(reason or "unavailable").inc()
-        if request.url.path in _QUIET and status < 400:
+        path = request.scope["path"]
+        if path in _QUIET and status < 400:
             return
         access = getattr(request.state, "access", None)
         log.info(
             "%s %s %d",
             method,
-            ascii(request.url.path)[1:-1],
+            ascii(path)[1:-1],
             status,
             extra={
                 "method": method,
-                "path": request.url.path,
+                "path": path,
                 "status": status,
                 "milliseconds": round(1e3 * took_s, 1),
                 "key": access.name if access is not None else None,

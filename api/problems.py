@@ -37,7 +37,7 @@ def problem(
     body = document(status, detail, kind=kind, request_id=request.state.request_id)
     request.state.problem = body.title.lower().replace(" ", "-")  # for metrics and logs
     told, media_type = body.model_dump(), MEDIA_TYPE
-    if request.url.path.startswith(PREFIX):
+    if request.scope["path"].startswith(PREFIX):
         status, media_type = openai_status(status), "application/json"
         told = openai_failure(status, body.detail, kind=kind, parameter=parameter)
     # ASCII, since a caller's text may hold half a surrogate pair, which no UTF-8 can carry.

@@ -8,7 +8,7 @@ from api.authentication import is_loopback
 from api.connections import listen, new_server
 from api.upstream import UpstreamAttributor
 from influence.errors import InvalidInput
-from service.assembly import assemble, new_adder, new_additions, new_rates
+from service.assembly import assemble, freeze_what_is_loaded, new_adder, new_additions, new_rates
 from service.audit import AuditLog
 from service.hidden import Hidden
 from service.keys import KeyRing
@@ -115,6 +115,7 @@ async def _serve(
     else:
         if adder is not None:
             await adder.start()
+        freeze_what_is_loaded()
         _announce(listening, loading.result().index.id)
     await serving
     if adder is not None:

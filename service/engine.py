@@ -99,6 +99,14 @@ class Engine:
         self._reference = IndexReference(
             id=reader.index_dir.resolve().name, version=reader.version, exact=self.search.exact
         )
+        # Everything but the request that an answer depends on; looked at for every request.
+        self.serving = Serving(
+            index=self._reference,
+            weights_sha256=loaded.weights_sha256,
+            tokenizer_sha256=loaded.tokenizer_sha256,
+            dtype=loaded.dtype,
+            program=version("whence"),
+        )
 
     @classmethod
     def load(
@@ -294,22 +302,11 @@ class Engine:
         """
         return self.texts.document(document_id)
 
-    @property
-    def serving(self) -> Serving:
-        """Everything but the request that an answer depends on."""
-        return Serving(
-            index=self._reference,
-            weights_sha256=self.loaded.weights_sha256,
-            tokenizer_sha256=self.loaded.tokenizer_sha256,
-            dtype=self.loaded.dtype,
-            program=version("whence"),
-        )
-
     def info(self) -> ServiceInfo:
         """What is being served."""
         manifest = self.reader.manifest
         return ServiceInfo(
-            version=version("whence"),
+            version=self.serving.program,
             model=self._model_name,
             dtype=self.loaded.dtype,
             context_length=min(self.loaded.context_length, self.max_query_tokens),

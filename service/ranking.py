@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influence.noise import spread_of
+from influence.noise import Spread, spread_of
 from influence.store import IndexReader
 from service.confidence import STANDS_OUT, confidence
 from service.schemas import AttributeRequest, Filter
@@ -68,19 +68,22 @@ class Ranker:
         null_z = {1: calibration.null_best_z, -1: calibration.null_opponent_z}
         rows, dims = len(self._reader), self._reader.dims
 
-        def certainty(cosines: np.ndarray, sign: int) -> np.ndarray:
-            spread = spread_of(sign * found.sample, dims=dims, rows=rows)
+        def certainty(cosines: np.ndarray, sign: int, spread: Spread) -> np.ndarray:
             return confidence(spread.z(sign * cosines), spread, null_z[sign])
 
-        def side(of: Side, sign: int) -> list[tuple[int, float, float, float]]:
+        def side(of: Side, sign: int, spread: Spread) -> list[tuple[int, float, float, float]]:
             influences = of.cosines * self._reader.norms[of.rows] * np.float32(query_norm)
             # float16 rounds a unit vector to a length of 1 ± 1e-4 at most; no cosine is above 1
             relative = np.clip(of.cosines, -1, 1)
-            columns = (of.rows, influences, relative, certainty(of.cosines, sign))
+            columns = (of.rows, influences, relative, certainty(of.cosines, sign, spread))
             return list(zip(*(column.tolist() for column in columns), strict=True))
 
+        spread = spread_of(found.sample, dims=dims, rows=rows)
+        opponents = []
+        if len(found.opponents.rows):
+            opponents = side(found.opponents, -1, spread_of(-found.sample, dims=dims, rows=rows))
         return Ranked(
-            proponents=side(found.proponents, 1),
-            opponents=side(found.opponents, -1),
-            stands_out=bool(certainty(np.array(found.highest), 1) >= STANDS_OUT),
+            proponents=side(found.proponents, 1, spread),
+            opponents=opponents,
+            stands_out=bool(certainty(np.array(found.highest), 1, spread) >= STANDS_OUT),
         )

@@ -1,6 +1,7 @@
 """Texts and descriptions of what was found, read from the store."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from influence.store import IndexReader, StoredDocument
@@ -9,13 +10,21 @@ from service.schemas import DocumentResult, Hit, PassageReference
 
 Explained = tuple[tuple[TokenInfluence, ...], HitExplanation]
 
+_KEPT_CHARACTERS = 2**24  # of the documents that were read last
+
 
 class Texts:
-    """The documents of an index, for several threads."""
+    """The documents of an index, for several threads.
+
+    Reading one costs its whole row group, and the same ones come back for many questions, so those
+    that were read last are kept.
+    """
 
     def __init__(self, reader: IndexReader) -> None:
         self._reader = reader
         self._reading = threading.Lock()  # a Parquet reader is not for two threads at once
+        self._kept: OrderedDict[str, StoredDocument] = OrderedDict()  # used longest ago first
+        self._kept_characters = 0
 
     def hits(
         self,
@@ -28,13 +37,10 @@ class Texts:
             found: Row, influence, relative influence and confidence of each.
             explained: Of each row its tokens and explanation, where they were asked for.
         """
-        documents: dict[str, StoredDocument] = {}  # passages of one document are common
         out = []
         for rank, (row, influence, relative_influence, confidence) in enumerate(found, start=1):
             passage = self._reader.passage(row)
-            if passage.document_id not in documents:
-                documents[passage.document_id] = self.stored(passage.document_id)
-            document = documents[passage.document_id]
+            document = self.stored(passage.document_id)
             tokens, explanation = (None, None) if explained is None else explained[row]
             out.append(
                 Hit(
@@ -81,4 +87,13 @@ class Texts:
     def stored(self, document_id: str) -> StoredDocument:
         """A document as the store has it; raises `NotFound`."""
         with self._reading:
-            return self._reader.document(document_id)
+            document = self._kept.get(document_id)
+            if document is None:
+                document = self._kept[document_id] = self._reader.document(document_id)
+                self._kept_characters += len(document.text)
+                while self._kept_characters > _KEPT_CHARACTERS:
+                    _, dropped = self._kept.popitem(last=False)
+                    self._kept_characters -= len(dropped.text)
+            else:
+                self._kept.move_to_end(document_id)
+            return document

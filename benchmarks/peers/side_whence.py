@@ -21,9 +21,10 @@ from workload import (
     tell_logging,
 )  # fmt: skip
 
+from benchmarks.clients import closed_loop
 from benchmarks.logging import load as as_loaded
 from benchmarks.logging import make_encoder
-from benchmarks.serving import UNCACHED, closed_loop, prepare, serving
+from benchmarks.serving import UNCACHED, prepare, serving
 from indexer.batches import batches
 from influence.tokens import Passage, TokenSequence
 from service.search.backend import Sought

@@ -23,16 +23,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = "from api.server import run; from service.settings import load_settings; "
 PROGRAM += "run(load_settings(port=0, device='cpu', no_auth=True))"
+COUNTING = "import gc, signal; count = lambda: (gc.get_freeze_count(), len(gc.get_objects())); "
+COUNTING += "signal.signal(signal.SIGUSR1, lambda *_: print(*count(), flush=True)); "
 ASK = json.dumps({"prompt": "who?", "response": "the king of the north " * 20}).encode()
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def server(tiny, tmp_path):
+def server(request, tiny, tmp_path):
     """A server in a process of its own, which is ended with the test."""
     places = {"WHENCE_INDEX_DIR": str(tiny.index_dir), "WHENCE_MODEL": str(tiny.model_dir)}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", getattr(request, "param", PROGRAM)],
         env={**os.environ, **places, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -42,6 +44,15 @@ def server(tiny, tmp_path):
     yield process
     process.kill()
     process.communicate()
+
+
+@pytest.mark.parametrize("server", [COUNTING + PROGRAM], indirect=True)
+def test_a_full_garbage_collection_need_not_look_at_what_is_loaded(server):
+    """It would stop every request for as long as half a second."""
+    server.stdout.readline()
+    server.send_signal(signal.SIGUSR1)
+    frozen, others = map(int, server.stdout.readline().split())
+    assert frozen > 100_000 > 10 * others
 
 
 @pytest.fixture

@@ -28,6 +28,22 @@ ROOT = Path(__file__).resolve().parents[2]
             ["one by one", "in batches", "from the cache", "memory flat"],
             marks=pytest.mark.slow,  # five servers, each of which loads torch
         ),
+        pytest.param(
+            "benchmarks.serving",
+            [
+                "--records",
+                "40",
+                "--hidden",
+                "16",
+                "--requests",
+                "24",
+                "--overload-s",
+                "1",
+                "--split",
+            ],
+            ["one by one", "in batches", "from the cache", "memory flat"],
+            marks=pytest.mark.slow,
+        ),
         ("benchmarks.refusals", ["--requests", "20"], ["ms of CPU a refusal"]),
         ("benchmarks.ledger", ["--entries", "200", "--owners", "3"], ["append"]),
         ("benchmarks.duplicates", ["--documents", "200"], ["copies found"]),

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from influence.noise import best_z, spread_of
 
@@ -14,6 +16,18 @@ def test_median_and_deviation_are_the_textbook_ones():
     assert spread.scale == pytest.approx(0.3, rel=0.02)
     assert spread.tail_start == pytest.approx(1.2816, abs=0.02)  # normal quantiles
     assert spread.tail_scale == pytest.approx(0.48, rel=0.03)
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=300))
+def test_middle_and_quantiles_are_numpys_to_the_bit(scores):
+    scores = np.array(scores)
+    spread = spread_of(scores, dims=D)
+    centre = np.median(scores)
+    scale = max(1.4826 * np.median(np.abs(scores - centre)), D**-0.5)
+    z90, z98 = (np.quantile(scores, [0.9, 0.98], method="lower") - centre) / scale
+    assert (spread.centre, spread.scale) == (centre, scale)
+    assert spread.tail_start == max(z90, 1.2816)
+    assert spread.tail_scale == max((z98 - z90) / np.log(5), 0.48) * (1 + 10 / len(scores))
 
 
 def test_a_large_index_is_sampled():
