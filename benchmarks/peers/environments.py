@@ -33,15 +33,16 @@ def python_of(peer: str, folder: Path) -> Path:
     home = folder / peer
     python = home / "bin" / "python"
     done = home / "installed"
-    packages = "\n".join(PEERS[peer])
-    if done.is_file() and done.read_text() == packages:
+    behind = sysconfig.get_paths()["purelib"]
+    contents = "\n".join((behind, *PEERS[peer]))
+    if done.is_file() and done.read_text() == contents:
         return python
     venv.create(home, with_pip=False, clear=True)
     (inside,) = (home / "lib").glob("python3.*/site-packages")
-    (inside / "zz_base.pth").write_text(sysconfig.get_paths()["purelib"])
+    (inside / "zz_base.pth").write_text(behind)
     # LogIX declares an older Python and runs on this one.
     options = ["--no-deps", "--no-compile", "--quiet", "--ignore-requires-python"]
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", *options]
     subprocess.run([*command, *PEERS[peer]], check=True)
-    done.write_text(packages)
+    done.write_text(contents)
     return python
