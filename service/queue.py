@@ -10,9 +10,12 @@ import asyncio
 import json
 import logging
 import math
+from functools import partial
 from typing import Any
 
 from coredis.exceptions import RedisError
+from coredis.patterns.pubsub import PubSub
+from coredis.pool import ConnectionPool
 from streaq import StreaqError, TaskStatus, Worker
 
 from influence.errors import AttributionError, NotReady, Overloaded
@@ -27,6 +30,7 @@ _POLL_S = 1.0  # how often the workers' beats are read
 _LOOK_AGAIN_S = 2  # how often one who waits looks whether Redis still has the job
 _REDIS_RETRY_S = 0.25
 _RETRY_S = 5
+_UNSUBSCRIBE_S = 0.002
 _LOST = (RedisError, OSError, StreaqError)
 
 
@@ -163,6 +167,8 @@ class QueueAttributor:
             raise ConnectionError("Redis is away")
         found = await self._queue.result_by_id(job, timeout=_LOOK_AGAIN_S)
         if found.success:
+            if found.result["job"] != job:  # left on the connection by one that did not wait for it
+                raise TimeoutError
             return found.result
         raise AttributionError(f"The job of this request failed: {found.exception}")
 
@@ -209,6 +215,7 @@ class QueueAttributor:
             queue, job = new_queue(self._redis_url, _never, self._terms)
             try:
                 async with queue:
+                    _end_subscriptions_soon(queue)
                     self._queue, self._job = queue, job
                     warned = False
                     await self._follow(queue)
@@ -238,6 +245,18 @@ class QueueAttributor:
             if self._beats:
                 self._seen.set()
             await asyncio.sleep(_POLL_S)
+
+
+def _end_subscriptions_soon(queue: Worker[Any]) -> None:
+    """Let coredis wait less when a subscription ends, a setting that streaq has no way to.
+
+    Each answer is a subscription, and all of that time passes before streaq gives it to us, .1 s by
+    default. What comes on the connection afterwards is told apart by its job.
+    """
+    pool = queue.redis.connection_pool
+    assert isinstance(pool, ConnectionPool)  # a cluster has none of its own
+    soon = partial(PubSub, pool, unsubscription_timeout=_UNSUBSCRIBE_S)
+    vars(queue.redis)["pubsub"] = soon
 
 
 def _is_loss(error: BaseException) -> bool:
