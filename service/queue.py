@@ -75,7 +75,9 @@ class QueueAttributor:
         return 1 / sum(1 / max(beat.seconds_per_request, 1e-3) for beat in self._beats)
 
     def check_room(self) -> None:
-        """See `service.attributor.Attributor`; the queue in Redis says so when it is asked."""
+        """See `service.attributor.Attributor`; Redis tells of others' jobs later."""
+        if len(self._accepted) >= self._queue_size:
+            raise self._overloaded(len(self._accepted))
 
     async def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -124,6 +126,7 @@ class QueueAttributor:
 
     async def _ask(self, kind: str, content: Any) -> str:
         self._beat()
+        self.check_room()
         asking = asyncio.ensure_future(self._answer(kind, json.dumps(content)))
         self._accepted.add(asking)
         asking.add_done_callback(self._accepted.discard)
@@ -206,8 +209,11 @@ class QueueAttributor:
                 "The queue does not answer. Try again in some seconds.", retry_after_s=_RETRY_S
             ) from error
         if size >= self._queue_size:
-            wait = max(1, math.ceil(size * self.seconds_per_request))
-            raise Overloaded(waiting=size, retry_after_s=wait)
+            raise self._overloaded(size)
+
+    def _overloaded(self, size: int) -> Overloaded:
+        wait = max(1, math.ceil(size * self.seconds_per_request)) if self._beats else _RETRY_S
+        return Overloaded(waiting=size, retry_after_s=wait)
 
     async def _stay_connected(self) -> None:
         warned = False

@@ -10,13 +10,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+_CONNECTIONS = 32
 _TIMEOUT_S = 0.5  # what it saves may well be faster than that
 _REST_S = 5.0  # one that did not answer is left alone for so long
 
@@ -35,9 +36,15 @@ class SharedRedis:
     """
 
     def __init__(self, url: str, *, what: str, meanwhile: str) -> None:
-        self._redis = Redis.from_url(
-            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+        # Who finds no connection free waits for one: the pool's default would call Redis gone.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=_TIMEOUT_S,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
         )
+        self._redis = Redis.from_pool(pool)
         self._what = what
         self._meanwhile = meanwhile
         self._gone_until: float | None = None

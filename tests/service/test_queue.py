@@ -187,6 +187,24 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(tiny, redis_url):
     run(scenario())
 
 
+def test_requests_that_come_at_once_do_not_overfill_the_queue(tiny, redis_url):
+    """Each would find it empty in Redis."""
+    load, _ = noting(tiny, lambda asked: time.sleep(0.5))
+
+    async def scenario():
+        async with working(load, redis_url), asking(redis_url, queue_size=2) as attributor:
+            asked = (attributor.attribute(ask(), request_id=str(n)) for n in range(10))
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert sum(isinstance(one, Overloaded) for one in found) == 8
+            assert all(one.retry_after_s >= 1 for one in found if isinstance(one, Overloaded))
+            assert {one.request_id for one in found if not isinstance(one, Overloaded)} == {
+                "0",
+                "1",
+            }
+
+    run(scenario())
+
+
 def test_without_a_worker_or_a_redis_it_is_not_ready(redis_url):
     async def scenario(url):
         async with asking(url, worker=False) as attributor:

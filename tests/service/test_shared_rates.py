@@ -39,6 +39,17 @@ def test_replicas_share_a_rate_and_count_together(redis_url):
     asyncio.run(scenario())
 
 
+def test_more_requests_at_once_than_connections_are_counted_all_the_same(redis_url):
+    async def scenario():
+        rates = SharedRates(redis_url)
+        found = await asyncio.gather(*(admitted(rates, "key", 7, 1) for _ in range(300)))
+        told = [(one.admitted, one.refused) for one in await rates.usage()]
+        await rates.close()
+        assert (sum(found), told) == (7, [(7, 293)])
+
+    asyncio.run(scenario())
+
+
 def test_a_request_leaves_the_window_a_minute_later_and_a_clock_that_jumped_locks_nobody_out(
     redis_url,
 ):
