@@ -214,8 +214,8 @@ def targets(found: dict[tuple[str, int], Measured], over: Overload) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--index", help="measure over this one; a toy is made by default")
-    parser.add_argument("--model", help="that the index was built from, where it is not in place")
+    parser.add_argument("--index", help="folder of one to measure over; a toy is made by default")
+    parser.add_argument("--model", help="folder of its model, where that is not in place")
     parser.add_argument("--split", action="store_true", help="the model in a worker")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--records", type=int, default=1_000)

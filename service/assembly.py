@@ -131,8 +131,8 @@ def new_adder(settings: Settings) -> Adder | None:
 def freeze_what_is_loaded() -> None:
     """Tell the garbage collector that what is there now stays; once, when all is loaded and warm.
 
-    Modules, model and index are a million objects that never become garbage. Each full collection
-    would look at all of them, and nothing else runs in the process for up to half a second.
+    Modules, model and index are some 400,000 objects that never become garbage. Each full
+    collection would look at all of them, and nothing else runs for up to half a second.
     """
     gc.collect()
     gc.freeze()

@@ -22,27 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
             ["--layers", "1", "--width", "64", "--vocabulary", "64", "--repeats", "1"],
             ["plain", "logged at rank 64"],
         ),
-        pytest.param(
-            "benchmarks.serving",
-            ["--records", "40", "--hidden", "16", "--requests", "24", "--overload-s", "1"],
-            ["one by one", "in batches", "from the cache", "memory flat"],
-            marks=pytest.mark.slow,  # five servers, each of which loads torch
-        ),
-        pytest.param(
-            "benchmarks.serving",
-            [
-                "--records",
-                "40",
-                "--hidden",
-                "16",
-                "--requests",
-                "24",
-                "--overload-s",
-                "1",
-                "--split",
-            ],
-            ["one by one", "in batches", "from the cache", "memory flat"],
-            marks=pytest.mark.slow,
+        *(
+            pytest.param(
+                "benchmarks.serving",
+                ["--records=40", "--hidden=16", "--requests=24", "--overload-s=1", *split],
+                ["one by one", "in batches", "from the cache", "memory flat"],
+                marks=pytest.mark.slow,  # five servers, each of which loads torch
+            )
+            for split in ([], ["--split"])
         ),
         ("benchmarks.refusals", ["--requests", "20"], ["ms of CPU a refusal"]),
         ("benchmarks.ledger", ["--entries", "200", "--owners", "3"], ["append"]),
