@@ -20,6 +20,7 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, RequestId
 from api.observing import Observing
 from api.page import add_page
+from api.rate_limit import RateLimit
 from api.routes import additions as sending
 from api.routes import (
     attribute,
@@ -148,9 +149,10 @@ def create_app(
     app.state.metrics = metrics or Metrics()
     app.state.shown_settings = dict(shown_settings or {})
     add_error_handlers(app)
+    app.add_middleware(RateLimit, rates=rates)
     app.add_middleware(Admission, attributor=attributor)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes, timeout_s=client_timeout_s)
-    app.add_middleware(Authentication, keys=keys, rates=rates, local_only=local_only)
+    app.add_middleware(Authentication, keys=keys, local_only=local_only)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

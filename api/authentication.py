@@ -16,7 +16,6 @@ from api.errors import error_response
 from influence.errors import AttributionError, Forbidden, Unauthenticated
 from service.access import EVERYTHING, Access
 from service.keys import KeyRing
-from service.rates import Rates
 
 PUBLIC = frozenset(
     {
@@ -36,33 +35,26 @@ _PUBLIC_FILES = "/static/"
 
 
 class Authentication:
-    """Counts a request and lets it through, with what its caller may do in `request.state.access`.
+    """Lets a request through, with what its caller may do in `request.state.access`.
 
     Args:
         app: What comes behind.
         keys: The valid keys; None: everybody may do everything.
-        rates: How often each key may ask, and has.
         local_only: Without keys: refuse what a page of another site could make a browser send.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, keys: KeyRing | None, rates: Rates, local_only: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, keys: KeyRing | None, local_only: bool) -> None:
         self._app = app
         self._keys = keys
-        self._rates = rates
         self._local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401, 403 or 429."""
+        """Pass a request on, or answer 401 or 403."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
-            access = self._access(scope["path"], Headers(scope=scope))
-            scope["state"]["access"] = access
-            if access is not None:
-                await self._rates.admit(access.name, access.requests_per_minute)
+            scope["state"]["access"] = self._access(scope["path"], Headers(scope=scope))
         except AttributionError as error:
             await error_response(Request(scope), error)(scope, receive, send)
             return

@@ -31,7 +31,7 @@ BEAT_TTL_S = 5  # a worker that was silent for so long is not counted
 
 _ANSWER_TTL_S = 60  # for a replica that was away when the answer came
 _CONNECTIONS = 512
-# A job says what it wants; the answer is {"answer": …} or {"error": …}, and "job": whose it is.
+# A job says what it wants; the answer is {"answer": …} or {"error": …}.
 Handler = Callable[[str, str], Coroutine[Any, Any, dict[str, Any]]]
 Job = AsyncRegisteredTask[[str, str], dict[str, Any]]
 

@@ -10,15 +10,14 @@ import asyncio
 import json
 import logging
 import math
-from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from coredis.exceptions import RedisError
-from coredis.patterns.pubsub import PubSub
-from coredis.pool import ConnectionPool
-from streaq import StreaqError, TaskStatus, Worker
+from streaq import StreaqError, Worker
 
 from influence.errors import AttributionError, NotReady, Overloaded
+from service.answers import Answers
 from service.attributor import Serving
 from service.jobs import WORKERS, Beat, Job, Terms, error_from_wire, new_queue
 from service.metrics import Metrics
@@ -27,10 +26,9 @@ from service.schemas import AttributeRequest, AttributeResult, DocumentResult, S
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0  # how often the workers' beats are read
-_LOOK_AGAIN_S = 2  # how often one who waits looks whether Redis still has the job
+_LOOK_AGAIN_S = 2  # how often one who waits looks whether Redis still has the job, or an answer
 _REDIS_RETRY_S = 0.25
 _RETRY_S = 5
-_UNSUBSCRIBE_S = 0.002
 _LOST = (RedisError, OSError, StreaqError)
 
 
@@ -53,6 +51,7 @@ class QueueAttributor:
         self._terms = terms
         self._queue: Worker[Any] | None = None
         self._job: Job | None = None
+        self._answers = Answers()
         self._beats: list[Beat] = []
         self._connecting: asyncio.Task[None] | None = None
         self._seen = asyncio.Event()
@@ -140,51 +139,45 @@ class QueueAttributor:
 
     async def _answer(self, kind: str, content: str) -> dict[str, Any]:
         await self._refuse_when_full()
-        job: str | None = None
+        job, again = uuid4().hex, False
         try:
-            while True:
-                try:
-                    if job is None:
-                        job = await self._put(kind, content)
-                    return await self._outcome(job)
-                except TimeoutError:
-                    pass
-                except Exception as error:
-                    if not _is_loss(error):
-                        raise
-                    await asyncio.sleep(_REDIS_RETRY_S)
-                if job is not None and await self._is_lost(job):
-                    job = None
+            with self._answers.to(job) as coming:
+                while True:
+                    try:
+                        if not (again and await self._is_known(job, coming)):
+                            await self._put(job, kind, content)
+                        async with asyncio.timeout(_LOOK_AGAIN_S):
+                            return _outcome(await asyncio.shield(coming))
+                    except TimeoutError:
+                        pass
+                    except Exception as error:
+                        if not _is_loss(error):
+                            raise
+                        await asyncio.sleep(_REDIS_RETRY_S)
+                    again = True
         except asyncio.CancelledError:
-            if job is not None:
-                self._abort(job)
+            self._abort(job)
             raise
 
-    async def _put(self, kind: str, content: str) -> str:
+    async def _put(self, job: str, kind: str, content: str) -> None:
+        """Once more does no harm while Redis has it."""
         if self._job is None:
             raise ConnectionError("Redis is away")
-        return (await self._job.enqueue(kind, content)).id
+        task = self._job.enqueue(kind, content)
+        task.id = job
+        await task
 
-    async def _outcome(self, job: str) -> dict[str, Any]:
+    async def _is_known(self, job: str, coming: asyncio.Future[str]) -> bool:
+        """Whether Redis has the job or its answer, which then has come."""
         if self._queue is None:
             raise ConnectionError("Redis is away")
-        found = await self._queue.result_by_id(job, timeout=_LOOK_AGAIN_S)
-        if found.success:
-            if found.result["job"] != job:  # left on the connection by one that did not wait for it
-                raise TimeoutError
-            return found.result
-        raise AttributionError(f"The job of this request failed: {found.exception}")
-
-    async def _is_lost(self, job: str) -> bool:
-        """Whether Redis does not have the job any more; False, if it cannot be asked."""
-        if self._queue is None:
-            return False
-        try:
-            return await self._queue.status_by_id(job) == TaskStatus.NOT_FOUND
-        except Exception as error:
-            if not _is_loss(error):
-                raise
-            return False
+        # A worker puts the one in place of the other at once, so they are looked for at once.
+        async with self._queue.redis.pipeline(transaction=True) as pipe:
+            waits = pipe.exists([self._queue.task_key + job])
+            kept = pipe.get(self._queue.results_key + job)
+        if (answer := await kept) is not None and not coming.done():
+            coming.set_result(answer)
+        return bool(await waits) or coming.done()
 
     def _abort(self, job: str) -> None:
         async def abort(queue: Worker[Any]) -> None:
@@ -220,8 +213,7 @@ class QueueAttributor:
         while True:
             queue, job = new_queue(self._redis_url, _never, self._terms)
             try:
-                async with queue:
-                    _end_subscriptions_soon(queue)
+                async with queue, self._answers.coming(queue):
                     self._queue, self._job = queue, job
                     warned = False
                     await self._follow(queue)
@@ -253,16 +245,12 @@ class QueueAttributor:
             await asyncio.sleep(_POLL_S)
 
 
-def _end_subscriptions_soon(queue: Worker[Any]) -> None:
-    """Let coredis wait less when a subscription ends, a setting that streaq has no way to.
-
-    Each answer is a subscription, and all of that time passes before streaq gives it to us, .1 s by
-    default. What comes on the connection afterwards is told apart by its job.
-    """
-    pool = queue.redis.connection_pool
-    assert isinstance(pool, ConnectionPool)  # a cluster has none of its own
-    soon = partial(PubSub, pool, unsubscription_timeout=_UNSUBSCRIBE_S)
-    vars(queue.redis)["pubsub"] = soon
+def _outcome(answer: str) -> dict[str, Any]:
+    """What a worker returned, out of what streaq writes about a job that has ended."""
+    ended = json.loads(answer)
+    if ended["s"]:
+        return ended["r"]
+    raise AttributionError(f"The job of this request failed: {ended['r']}")
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -5,12 +5,13 @@ every failure, so that requests do not wait for it one by one. Importing this mo
 torch nor faiss.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
@@ -36,15 +37,16 @@ class SharedRedis:
     """
 
     def __init__(self, url: str, *, what: str, meanwhile: str) -> None:
-        # Who finds no connection free waits for one: the pool's default would call Redis gone.
-        pool = BlockingConnectionPool.from_url(
+        pool = ConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=_TIMEOUT_S,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
         )
         self._redis = Redis.from_pool(pool)
+        # A pool calls Redis gone where none is free, and one that blocks lets newcomers overtake
+        # who waits, which then seems gone too: here everybody has a turn, in the order they came.
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._what = what
         self._meanwhile = meanwhile
         self._gone_until: float | None = None
@@ -55,10 +57,11 @@ class SharedRedis:
         Raises:
             Gone: There is none.
         """
-        if self._gone_until is not None and time.monotonic() < self._gone_until:
-            raise Gone
         try:
-            answer = await call(self._redis)
+            async with self._turns:
+                if self._gone_until is not None and time.monotonic() < self._gone_until:
+                    raise Gone
+                answer = await call(self._redis)
         except (RedisError, OSError) as error:
             if self._gone_until is None:
                 log.warning("%s does not answer (%s); %s", self._what, error, self._meanwhile)

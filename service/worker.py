@@ -15,7 +15,6 @@ from typing import Any
 
 from coredis.exceptions import RedisError
 from streaq import StreaqError, Worker
-from streaq.types import TaskContext
 
 from influence.errors import AttributionError, NotReady
 from service.attributor import Attributor
@@ -93,9 +92,6 @@ class QueueWorker:
     async def _do(self, kind: str, content: str) -> dict[str, Any]:
         assert self._job is not None
         context = self._job.context
-        return {"job": context.task_id, **await self._outcome(context, kind, content)}
-
-    async def _outcome(self, context: TaskContext, kind: str, content: str) -> dict[str, Any]:
         if context.tries > MAX_TRIES:
             cause = _ENDED_WORKERS.format(tries=MAX_TRIES)
             return await self._set_aside(context.task_id, kind, content, cause)

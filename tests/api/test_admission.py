@@ -65,6 +65,18 @@ def test_a_new_request_is_refused_before_anything_is_spent_on_it(full, is_proble
     assert client.get("/attribute").status_code == 405  # nothing else is refused
 
 
+def test_what_is_refused_does_not_count_for_the_rate_of_its_key(full):
+    client, _, _ = full
+
+    def counted():
+        (key,) = client.get("/usage").json()["keys"]  # counts itself
+        return key["admitted"], key["refused"]
+
+    admitted, refused = counted()
+    assert client.post("/attribute", json={"prompt": "new", "response": "x"}).status_code == 429
+    assert counted() == (admitted + 1, refused)
+
+
 def test_what_was_answered_before_is_answered_still(full):
     client, _, _ = full
     answer = client.post("/attribute", json=BEFORE)

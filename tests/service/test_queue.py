@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -76,6 +77,14 @@ def noting(tiny, work=lambda asked: None):
     return lambda: Noting.load(tiny.index_dir, tiny.model_dir, device="cpu"), batches
 
 
+@pytest.fixture
+def until_set():
+    """What a worker waits for, and what lets it end whatever the test does."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
 async def until(condition):
     while not condition():
         await asyncio.sleep(0.01)
@@ -132,11 +141,35 @@ def test_who_leaves_takes_the_job_along_before_it_reaches_the_model(tiny, redis_
     assert batches == [["first"], ["last"]]
 
 
-def test_the_answer_to_another_job_is_not_taken_for_ones_own(tiny, engine, redis_url):
-    """A connection may be sent what somebody waited for who had it before."""
+def test_all_answers_of_a_replica_come_on_one_connection_each_to_its_own(tiny, redis_url):
     load, batches = noting(tiny, lambda asked: time.sleep(0.5))
-    stray = {"f": "job", "ct": 0, "et": 0, "s": True, "st": 0, "ft": 0, "t": 1, "w": "another"}
-    stray["r"] = {"job": "another", "answer": "{}"}
+
+    async def scenario():
+        async with (
+            working(load, redis_url),
+            asking(redis_url) as first,
+            asking(redis_url) as second,
+            Redis.from_url(redis_url, decode_responses=True) as redis,
+        ):
+            asked = [
+                asyncio.ensure_future(replica.attribute(ask(), request_id=f"{name}{n}"))
+                for n in range(4)
+                for name, replica in (("first", first), ("second", second))
+            ]
+            await until(lambda: batches)
+            clients = await redis.client_list()
+            listening = [one for one in clients if int(one["psub"]) or int(one["sub"])]
+            assert len(listening) == 2
+            found = [one.request_id for one in await asyncio.gather(*asked)]
+            assert found == [f"{name}{n}" for n in range(4) for name in ("first", "second")]
+
+    run(scenario())
+
+
+def test_an_answer_that_came_while_nobody_listened_is_found(tiny, redis_url, until_set):
+    """The worker still works: all there is is what Redis keeps."""
+    load, batches = noting(tiny, lambda asked: until_set.wait(30))
+    kept = {"s": True, "r": {"error": error_to_wire(NotFound("Kept. Look."))}}
 
     async def scenario():
         async with (
@@ -146,19 +179,31 @@ def test_the_answer_to_another_job_is_not_taken_for_ones_own(tiny, engine, redis
         ):
             asked = asyncio.ensure_future(attributor.attribute(ask(), request_id="x"))
             await until(lambda: batches)
-            (channel,) = await redis.pubsub_channels("streaq:whence:channels:*")
-            assert await redis.publish(channel, json.dumps(stray)) == 1
-            found = await asked
-            expected = engine.attribute(ask(), request_id="x")
-            assert [hit.influence for hit in found.proponents] == [
-                hit.influence for hit in expected.proponents
-            ]
+            (job,) = await redis.keys("streaq:whence:task:data:*")
+            await redis.set(job.replace("data", "results"), json.dumps(kept))
+            with pytest.raises(NotFound, match="Kept"):
+                await asked
+            until_set.set()
 
     run(scenario())
 
 
-def test_an_answer_does_not_wait_until_its_subscription_has_ended(tiny, redis_url):
-    """coredis would spend a tenth of a second on that."""
+def test_one_who_waits_long_looks_again_and_has_nothing_computed_twice(
+    tiny, redis_url, monkeypatch
+):
+    monkeypatch.setattr("service.queue._LOOK_AGAIN_S", 0.05)
+    load, batches = noting(tiny, lambda asked: time.sleep(0.5))
+
+    async def scenario():
+        async with working(load, redis_url), asking(redis_url) as attributor:
+            await attributor.attribute(ask(), request_id="x")
+
+    run(scenario())
+    assert batches == [["x"]]
+
+
+def test_an_answer_comes_at_once(tiny, redis_url):
+    """coredis spends a tenth of a second on the end of a subscription."""
 
     async def scenario():
         async with working(tiny.engine, redis_url), asking(redis_url) as attributor:
