@@ -9,8 +9,10 @@ before, and the lane that was served longest ago is served next. So
 - a long request has its turn, however many short ones come,
 - within a lane the first to come is the first to go, alone if it is over the budget by itself.
 
-A first request waits a moment for company, and no longer than `max_wait_s`; those that come while
-the model works form the next batch at once.
+A first request waits a moment for company, and no longer than `max_wait_s`. Those that come while
+the model works form the next batch. Those that it has just answered are waited for, since many ask
+again at once: else callers of a fixed number would fall into two halves that never meet. That costs
+a twentieth of the time that the model had worked, at most.
 """
 
 import asyncio
@@ -24,6 +26,7 @@ Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
 _SHORTEST_LANE = 64  # tokens; below, a pass costs what it costs whatever the length
+_FOR_RETURNS = 0.05  # of the time a batch took, to wait for those that it answered
 _MEMORY_OF_RATE = 0.2  # weight of the newest batch in the measured seconds a request
 
 
@@ -126,6 +129,8 @@ class Batcher(Generic[Work, Answer]):
         self._max_wait_s = max_wait_s
         self._lanes: Lanes[Work, Answer] = Lanes(batch_tokens)
         self._arrived = asyncio.Event()
+        self._may_return = 0  # of those that the last batch answered
+        self._returns_until = 0.0
         self._closing = False
         self.busy = False  # the model works
         self.seconds_per_request = 1.0  # measured; a guess before the first batch
@@ -139,6 +144,7 @@ class Batcher(Generic[Work, Answer]):
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         item = Waiting(work, size, answer, time.monotonic())
         self._lanes.add(item)
+        self._may_return -= 1
         self._arrived.set()
         try:
             return await answer
@@ -158,14 +164,17 @@ class Batcher(Generic[Work, Answer]):
                 if self._closing:
                     return
                 await self._arrived.wait()
-                await self._gather_company()
+            await self._gather_company()
             if batch := self._lanes.take():
                 await self._serve(batch)
 
     async def _gather_company(self) -> None:
         oldest = self._lanes.oldest()
         while oldest is not None and not self._lanes.is_full() and not self._closing:
-            left = self._max_wait_s - (time.monotonic() - oldest)
+            until = oldest + self._max_wait_s
+            if self._may_return > 0:
+                until = max(until, self._returns_until)
+            left = until - time.monotonic()
             if left <= 0:
                 return
             self._arrived.clear()
@@ -182,8 +191,10 @@ class Batcher(Generic[Work, Answer]):
         except Exception as error:  # noqa: BLE001 - whoever waits is told, and the next batch goes on
             answers = [error] * len(batch)
         self.busy = False
-        took = (time.monotonic() - begun) / len(batch)
+        now = time.monotonic()
+        took = (now - begun) / len(batch)
         self.seconds_per_request += _MEMORY_OF_RATE * (took - self.seconds_per_request)
+        self._may_return, self._returns_until = len(batch), now + _FOR_RETURNS * (now - begun)
         for item, answer in zip(batch, answers, strict=True):
             if item.answer.done():  # it left while the model worked
                 continue

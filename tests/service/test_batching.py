@@ -1,6 +1,7 @@
 """Lanes, turns and budgets, with a model that only notes what it was given."""
 
 import asyncio
+import time
 from itertools import pairwise
 
 import pytest
@@ -124,6 +125,57 @@ def test_requests_that_come_while_the_model_works_go_together():
         await asyncio.gather(*first)
 
     assert with_model(scenario).batches == [["first"], list(range(10))]
+
+
+FOREVER = 1e6  # times what the last batch took
+
+
+def test_callers_that_ask_again_at_once_go_with_those_who_waited_meanwhile(monkeypatch):
+    """Else four and four would take turns for as long as they ask."""
+    monkeypatch.setattr("service.batching._FOR_RETURNS", FOREVER)
+
+    async def scenario(model):
+        async def caller(name):
+            for turn in range(2):
+                await model.batcher.submit((turn, name), SHORT)
+                await asyncio.sleep(0.01 * name)  # not all of them at the same moment
+
+        model.go.clear()
+        callers = [asyncio.create_task(caller(name)) for name in range(4)]
+        while not model.batches:
+            await asyncio.sleep(0)
+        waiting = model.ask(*range(4))
+        await asyncio.sleep(0)
+        model.go.set()
+        await asyncio.gather(*callers, *waiting)
+
+    first, second = with_model(scenario).batches
+    assert first == [(0, name) for name in range(4)]
+    assert set(second) == {0, 1, 2, 3, *((1, name) for name in range(4))}
+
+
+def test_a_caller_alone_waits_for_nobody_when_it_returns(monkeypatch):
+    monkeypatch.setattr("service.batching._FOR_RETURNS", FOREVER)
+
+    async def scenario(model):
+        for turn in range(3):
+            await asyncio.gather(*model.ask(turn))
+
+    assert with_model(scenario).batches == [[0], [1], [2]]
+
+
+def test_who_does_not_return_is_waited_for_a_twentieth_of_the_time_at_most():
+    async def scenario(model):
+        first = await held_up(model)
+        waiting = model.ask("waiting")
+        await asyncio.sleep(0.4)
+        model.go.set()
+        await asyncio.gather(*first)
+        ended = time.monotonic()
+        await asyncio.gather(*waiting)
+        assert 0.015 < time.monotonic() - ended < 0.4  # .02 s are promised
+
+    assert with_model(scenario).batches == [["first"], ["waiting"]]
 
 
 def test_a_first_request_waits_for_company_but_a_full_batch_goes_at_once():
