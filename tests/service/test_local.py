@@ -1,6 +1,8 @@
 """The queue, with the real engine; where a test needs it to be slow, its worker is held up."""
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
@@ -65,6 +67,30 @@ def test_answers_are_those_of_the_engine(tiny, engine):
     assert found[4].timings_ms.queue > found[0].timings_ms.queue >= 0
     assert document == engine.document("shelf/1")
     assert info == engine.info()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_the_model_gives_way_to_whoever_answers(tiny):
+    """And the event loop, which is in this thread, does not."""
+
+    def nice(thread):
+        return os.getpriority(os.PRIO_PROCESS, thread)
+
+    async def scenario():
+        own = nice(threading.get_native_id())
+        loaded_in = []
+        attributor = LocalAttributor(
+            lambda: loaded_in.append(threading.get_native_id()) or tiny.engine()
+        )
+        await attributor.start()
+        await attributor.wait_loaded()
+        await attributor.attribute(REQUEST, request_id="x")
+        (model,) = loaded_in
+        assert nice(model) == own + 5
+        assert nice(threading.get_native_id()) == own
+        await attributor.close()
+
+    run(scenario())
 
 
 def test_it_is_not_ready_before_it_is_loaded(tiny):
