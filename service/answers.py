@@ -53,3 +53,4 @@ class Answers:
             waiting = self._waiting.get(str(message["channel"]).removeprefix(channels))
             if waiting is not None and not waiting.done():
                 waiting.set_result(str(message["data"]))
+        raise ConnectionError("the subscription to answers has ended")

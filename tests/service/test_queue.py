@@ -166,6 +166,31 @@ def test_all_answers_of_a_replica_come_on_one_connection_each_to_its_own(tiny, r
     run(scenario())
 
 
+def test_a_subscription_that_was_cut_off_is_there_again(tiny, redis_url, monkeypatch):
+    monkeypatch.setattr("service.queue._LOOK_AGAIN_S", 1e6)  # no answer is found without one
+
+    async def scenario():
+        async with (
+            working(tiny.engine, redis_url),
+            asking(redis_url) as attributor,
+            Redis.from_url(redis_url, decode_responses=True) as redis,
+        ):
+
+            async def listening():
+                return {one["id"] for one in await redis.client_list() if int(one["psub"])}
+
+            cut_off = await listening()
+            assert len(cut_off) == 1
+            for one in cut_off:
+                await redis.client_kill(identifier=int(one))
+            while len(await listening() - cut_off) != 1:
+                await asyncio.sleep(0.01)
+            found = await attributor.attribute(ask(), request_id="x")
+            assert found.request_id == "x"
+
+    run(scenario())
+
+
 def test_an_answer_that_came_while_nobody_listened_is_found(tiny, redis_url, until_set):
     """The worker still works: all there is is what Redis keeps."""
     load, batches = noting(tiny, lambda asked: until_set.wait(30))
