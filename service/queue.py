@@ -149,7 +149,7 @@ class QueueAttributor:
                         async with asyncio.timeout(_LOOK_AGAIN_S):
                             return _outcome(await asyncio.shield(coming))
                     except TimeoutError:
-                        pass
+                        pass  # nothing came yet, which is no failure: look again
                     except Exception as error:
                         if not _is_loss(error):
                             raise
